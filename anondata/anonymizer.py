@@ -1,0 +1,146 @@
+"""The front door: a policy, and samples in, outcomes out."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anondata.content.images import ImageContent
+from anondata.engine import ContentRules, Engine, KindRules
+from anondata.policy import ContentPolicy, Policy, RegionPolicy, load_policy
+from anondata.randomness import RunKey
+from anondata.records import Outcome
+from anondata.report import Report, report_of
+from anondata.samples import Sample, Schema
+from anondata.transforms.base import RegionTransform
+from anondata.transforms.fill import Fill
+
+# The last resort covers more than any rung, so that what hung over a rung's edge goes, too.
+LAST_RESORT_COVERAGE = 1.7
+
+
+class Anonymizer:
+    """Anonymizes images, samples and batches by a policy, and checks every result.
+
+    It can be pickled and used from several threads. Networks are loaded on first use, once a process.
+
+    Args:
+        policy: the name of a preset, the path of a YAML file, or a :class:`~anondata.policy.Policy`.
+        device: ``"auto"`` (CUDA where there is one), or a torch device.
+        run_key: the secret of this run's randomness; the same key, samples and policy give the same result.
+
+    >>> import numpy as np
+    >>> [outcome] = Anonymizer("faces").anonymize([np.zeros((32, 32, 3), np.uint8)])
+    >>> outcome.released, outcome.image.shape
+    (True, (32, 32, 3))
+    """
+
+    def __init__(
+        self,
+        policy: str | Path | Policy = "faces",
+        *,
+        device: str | torch.device = "auto",
+        run_key: RunKey | bytes | None = None,
+    ) -> None:
+        self.policy = load_policy(policy)
+        self.device = choose_device(device)
+        self._run_key = run_key if isinstance(run_key, RunKey) else RunKey(run_key)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Anonymizer({self.policy.name!r}, device={str(self.device)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_unpickle, (self.policy, str(self.device), self._run_key))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this policy, built on first use."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(rules_of(self.policy), run_key=self._run_key, device=self.device)
+            return self._engine
+
+    def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
+        """One outcome for each sample, in order; see :meth:`anondata.engine.Engine.run`."""
+        return self.engine.run(samples, schema)
+
+    def anonymize(self, images: Sequence[Any], *, keys: Sequence[str] | None = None) -> list[Outcome]:
+        """Anonymizes single images: encoded bytes, PIL images, numpy arrays or torch tensors, in any mixture.
+
+        Each outcome is :class:`~anondata.records.Released`, whose ``image`` is of the same kind as what came in, or
+        :class:`~anondata.records.Withheld` with a reason.
+
+        keys: names of the images, from which randomness is drawn; by default their content stands for them.
+        """
+        if isinstance(images, str | bytes | bytearray) or not isinstance(images, Sequence):
+            raise TypeError("anonymize takes a list of images; wrap a single one: anonymize([image])")
+        if keys is not None and len(keys) != len(images):
+            raise ValueError(f"{len(keys)} keys for {len(images)} images")
+        names = keys if keys is not None else [content_key(image) for image in images]
+        samples = [Sample(key, {"image": image}) for key, image in zip(names, images, strict=True)]
+        return self.run(samples, Schema({"image": "image"}))
+
+    def report(self, outcomes: Sequence[Outcome]) -> Report:
+        """The report of some outcomes; reports add up."""
+        return report_of(self.policy, outcomes)
+
+
+def _unpickle(policy: Policy, device: str, run_key: RunKey) -> Anonymizer:
+    return Anonymizer(policy, device=device, run_key=run_key)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is a device, else the CPU."""
+    if str(device) != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def content_key(image: Any) -> str:
+    """A key for an image that has no name: a digest of what it holds."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(image, torch.Tensor):
+        raw = image.detach().cpu().contiguous()
+        digest.update(f"{tuple(raw.shape)} {raw.dtype}".encode() + raw.flatten().view(torch.uint8).numpy().tobytes())
+    elif hasattr(image, "tobytes"):
+        digest.update(f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode() + image.tobytes())
+    elif isinstance(image, bytes | bytearray):
+        digest.update(image)
+    return digest.hexdigest()
+
+
+def rules_of(policy: Policy) -> dict[str, ContentRules]:
+    """The engine's rules, with every component made."""
+    return {"image": _content_rules(policy.content["image"])}
+
+
+def _content_rules(policy: ContentPolicy) -> ContentRules:
+    scan = policy.scan
+    return ContentRules(
+        content=ImageContent(quality=policy.encode.quality),
+        detectors=tuple(step.make() for step in policy.detect),
+        kinds={kind: _kind_rules(rules) for kind, rules in policy.regions.items()},
+        scanners=tuple(step.make() for step in scan.detect) if scan else (),
+        scan_passes=scan.passes if scan else 0,
+    )
+
+
+def _kind_rules(policy: RegionPolicy) -> KindRules:
+    last: tuple[RegionTransform, ...] = ()
+    if policy.on_exhausted == "fill":
+        last = (Fill(coverage=LAST_RESORT_COVERAGE, feather=0.0),)
+    tiny = policy.tiny
+    return KindRules(
+        ladder=tuple(step.make() for step in policy.ladder) + last,
+        verifiers=tuple(step.make() for step in policy.verify),
+        tiny_below_px=tiny.below_px if tiny else 0.0,
+        tiny_ladder=tuple(step.make() for step in tiny.ladder) if tiny else (),
+        raises=policy.on_exhausted == "raise",
+    )

@@ -1,0 +1,79 @@
+"""Components by name: what a policy's YAML may call, and where it lives.
+
+A name is one of the tables' or a dotted path ``package.module:Class`` of the user's own. Nothing is imported before
+it is asked for, so the core names rooms beside it without depending on them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from anondata.errors import PolicyError
+
+Role = Literal["detector", "technique", "verifier"]
+
+TABLES: Mapping[Role, Mapping[str, str]] = {
+    "detector": {
+        "centerface": "anondata.detectors.centerface:CenterFaceDetector",
+        "yunet": "anondata.detectors.yunet:YuNetDetector",
+    },
+    "technique": {
+        "fill": "anondata.transforms.fill:Fill",
+        "gaussian_blur": "anondata.transforms.blur:GaussianBlur",
+        "noise": "anondata.transforms.noise:Noise",
+        "pixelate": "anondata.transforms.pixelate:Pixelate",
+    },
+    "verifier": {
+        "self_match": "anondata.verifiers.self_match:SelfMatch",
+    },
+}
+
+
+def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
+    """A component of a role, made with the given keywords. Cheap: weights are loaded on first use.
+
+    Raises:
+        PolicyError: for an unknown name (with the nearest known one) or parameters that it does not accept.
+    """
+    made = _class(role, name)
+    try:
+        return made(**params)
+    except PolicyError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise PolicyError(f"{role} {name!r}: {error}") from error
+
+
+def params_of(component: Any) -> dict[str, Any]:
+    """Every parameter of a component as plain data, defaults included."""
+    if is_dataclass(component) and not isinstance(component, type):
+        return asdict(component)
+    params: dict[str, Any] = component.config()
+    return params
+
+
+def suggest(name: str, known: Mapping[str, Any]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or all of them.
+
+    >>> suggest("pixelat", {"pixelate": 1, "fill": 2})
+    "did you mean 'pixelate'?"
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+
+
+def _class(role: Role, name: str) -> Any:
+    table = TABLES[role]
+    if name not in table and ":" not in name:
+        raise PolicyError(f"unknown {role} {name!r}; {suggest(name, table)}")
+    module, _, attribute = table.get(name, name).partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in table:
+            raise
+        raise PolicyError(f"{role} {name!r} cannot be imported: {error}") from error

@@ -1,0 +1,213 @@
+"""Still images: how the engine's loop decodes, changes, composes and renders them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from anondata.content import codec
+from anondata.content.codec import Picture
+from anondata.errors import FieldTypeError
+from anondata.kernels import cut, mark, outer_rects, paste
+from anondata.regions import Regions
+from anondata.transforms.base import RegionTransform
+
+
+@dataclass(frozen=True)
+class ImageMedia:
+    """One decoded image.
+
+    pixels: ``(3, H, W)`` uint8, or float in [0, 1] where the value was a float tensor or array.
+    alpha: ``(H, W)`` uint8, or None. form: what the value was, and so what is given back.
+    """
+
+    pixels: Tensor
+    alpha: Tensor | None
+    form: _Form
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a value was, so that the consumer gets the same kind of thing back."""
+
+    kind: str  # bytes, pil, array or tensor
+    channels: int = 3
+    has_channel_axis: bool = True
+    picture: Picture | None = None
+    device: str = "cpu"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A changed region: where it goes, ``(C, S, S)`` pixels in [0, 1], and ``(h, w)`` how far they replace."""
+
+    rect: tuple[int, int, int, int]
+    crop: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """The content type ``image``: encoded bytes, PIL images, numpy arrays or torch tensors, the same kind back.
+
+    Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(C, H, W)``, of 1, 3 or 4 channels (the fourth is alpha), uint8 or
+    float in [0, 1]. Bytes are any of the codec's formats.
+
+    quality: JPEG and WebP quality of rendered bytes, 1 to 100. max_pixels: larger images are withheld.
+    """
+
+    quality: int = 95
+    max_pixels: int = codec.MAX_PIXELS
+
+    def decode(self, value: Any, device: torch.device) -> ImageMedia:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return _from_picture(codec.decode(bytes(value), max_pixels=self.max_pixels), "bytes", device)
+        if isinstance(value, Image.Image):
+            return _from_picture(codec.from_pil(value, max_pixels=self.max_pixels), "pil", device)
+        if isinstance(value, np.ndarray):
+            return _from_array(value, device)
+        if isinstance(value, Tensor):
+            return _from_tensor(value, device)
+        raise FieldTypeError(
+            f"an image field holds {type(value).__name__}; expected encoded bytes, a PIL image, an array or a tensor"
+        )
+
+    def view(self, media: ImageMedia) -> Tensor:
+        """``(3, H, W)`` uint8."""
+        pixels = media.pixels
+        return pixels if pixels.dtype == torch.uint8 else (pixels.float() * 255).round().to(torch.uint8)
+
+    def notes(self, media: ImageMedia) -> tuple[str, ...]:
+        return media.form.notes
+
+    def change(
+        self, media: Sequence[ImageMedia], regions: Regions, technique: RegionTransform, seeds: Sequence[int]
+    ) -> list[Patch]:
+        if not len(regions):
+            return []
+        rects = outer_rects(regions.boxes, technique.extent)
+        order, crops = [], []
+        for image in sorted(set(regions.image.tolist())):
+            rows = (regions.image == image).nonzero().flatten()
+            order += rows.tolist()
+            crops.append(cut(media[image].pixels, rects[rows], technique.crop_px).float())
+        changed = technique.change(torch.cat(crops), extent=technique.extent, seeds=[seeds[i] for i in order])
+        where = {row: place for place, row in enumerate(order)}
+        return [
+            _patch(changed[where[row]], box, rect, technique)
+            for row, (box, rect) in enumerate(zip(regions.boxes.tolist(), rects.tolist(), strict=True))
+        ]
+
+    def compose(self, media: ImageMedia, patches: Sequence[Patch]) -> ImageMedia:
+        if not patches:
+            return media
+        pixels = media.pixels.clone()
+        alpha = None if media.alpha is None else media.alpha.clone()
+        for patch in patches:
+            paste(pixels, list(patch.rect), patch.crop, patch.weight)
+            if alpha is not None:  # an outline in the alpha channel can tell as much as one in colour
+                paste(alpha[None], list(patch.rect), torch.ones_like(patch.crop[:1]), patch.weight)
+        return replace(media, pixels=pixels, alpha=alpha)
+
+    def render(self, media: ImageMedia) -> tuple[Any, ImageMedia]:
+        form, device = media.form, media.pixels.device
+        if form.picture is not None:
+            pixels = media.pixels.cpu()
+            alpha = None if media.alpha is None else media.alpha.cpu()
+            picture = replace(form.picture, pixels=pixels, alpha=alpha)
+            if form.kind == "pil":
+                image = codec.to_pil(picture)
+                return image, _from_picture(codec.from_pil(image, max_pixels=self.max_pixels), "pil", device)
+            data = codec.encode(picture, quality=self.quality)
+            return data, _from_picture(codec.decode(data, max_pixels=self.max_pixels), "bytes", device)
+        value = _to_value(media)
+        again = _from_array(value, device) if form.kind == "array" else _from_tensor(value, device)
+        return value, again
+
+    def covered(self, patches: Sequence[Patch], media: ImageMedia, regions: Regions) -> Tensor:
+        mask = torch.zeros(media.pixels.shape[-2:], dtype=torch.bool)
+        for patch in patches:
+            mark(mask, list(patch.rect), patch.weight)
+        return torch.tensor([_share(mask, box) for box in regions.boxes.tolist()], device=regions.boxes.device)
+
+
+def _patch(crop: Tensor, box: list[float], rect: list[int], technique: RegionTransform) -> Patch:
+    x0, y0, x1, y1 = rect
+    return Patch((x0, y0, x1, y1), crop, technique.weight(box, rect).to(crop.device))
+
+
+def _share(mask: Tensor, box: list[float]) -> float:
+    """The share of a box's visible part that a mask covers; a box wholly outside the picture counts as covered."""
+    height, width = mask.shape
+    x0, y0 = max(int(box[0]), 0), max(int(box[1]), 0)
+    x1, y1 = min(int(np.ceil(box[2])), width), min(int(np.ceil(box[3])), height)
+    if x0 >= x1 or y0 >= y1:
+        return 1.0
+    return float(mask[y0:y1, x0:x1].float().mean())
+
+
+def _from_picture(picture: Picture, kind: str, device: torch.device) -> ImageMedia:
+    form = _Form(kind, picture=picture, notes=picture.notes)
+    alpha = None if picture.alpha is None else picture.alpha.to(device)
+    return ImageMedia(picture.pixels.to(device), alpha, form)
+
+
+def _from_array(array: np.ndarray[Any, Any], device: torch.device) -> ImageMedia:
+    if array.ndim not in (2, 3):
+        raise FieldTypeError(f"an image array has {array.ndim} axes; expected (H, W) or (H, W, C)")
+    if array.dtype not in (np.uint8, np.float16, np.float32, np.float64):
+        raise FieldTypeError(f"an image array holds {array.dtype}; expected uint8 or float in [0, 1]")
+    tensor = torch.from_numpy(np.array(array))  # a copy of our own: the caller's may be read-only or change
+    tensor = tensor[..., None] if array.ndim == 2 else tensor
+    media = _from_tensor(tensor.permute(2, 0, 1), device)
+    return replace(media, form=replace(media.form, kind="array", has_channel_axis=array.ndim == 3))
+
+
+def _from_tensor(tensor: Tensor, device: torch.device) -> ImageMedia:
+    if tensor.ndim not in (2, 3) or 0 in tensor.shape:
+        raise FieldTypeError(f"an image tensor has shape {tuple(tensor.shape)}; expected (C, H, W)")
+    if not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
+        raise FieldTypeError(f"an image tensor holds {tensor.dtype}; expected uint8 or float in [0, 1]")
+    planes = tensor[None] if tensor.ndim == 2 else tensor
+    channels = planes.shape[0]
+    if channels not in (1, 3, 4):
+        raise FieldTypeError(f"an image tensor has {channels} channels; expected 1, 3 or 4, channels first")
+    if planes.is_floating_point() and not bool(((planes >= 0) & (planes <= 1)).all()):
+        raise FieldTypeError("a float image has values outside [0, 1]; anonymize before normalising")
+    form = _Form("tensor", channels, tensor.ndim == 3, device=str(tensor.device))
+    planes = planes.detach().to(device)
+    pixels = planes[:1].expand(3, -1, -1) if channels == 1 else planes[:3]
+    return ImageMedia(pixels, _alpha(planes) if channels == 4 else None, form)
+
+
+def _alpha(planes: Tensor) -> Tensor:
+    alpha = planes[3]
+    return alpha if alpha.dtype == torch.uint8 else (alpha.float() * 255).round().to(torch.uint8)
+
+
+def _to_value(media: ImageMedia) -> Any:
+    """The array or tensor that a consumer gets: the kind, shape, dtype and device that came in."""
+    form, planes = media.form, media.pixels
+    if form.channels == 1:
+        planes = _luma(planes)
+    elif media.alpha is not None:
+        alpha = media.alpha if planes.dtype == torch.uint8 else media.alpha.to(planes) / 255
+        planes = torch.cat([planes, alpha[None]])
+    planes = planes.to(form.device)
+    if form.kind == "tensor":
+        return planes.clone() if form.has_channel_axis else planes[0].clone()
+    array = np.ascontiguousarray(planes.permute(1, 2, 0).numpy())
+    return array if form.has_channel_axis else array[..., 0]
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    """``(1, H, W)`` of ``(3, H, W)``: a grey picture's channels differ only where a technique coloured them."""
+    grey = pixels.float().mul(pixels.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32).view(3, 1, 1)).sum(0)
+    return (grey.round() if pixels.dtype == torch.uint8 else grey)[None].to(pixels.dtype)

@@ -1,0 +1,78 @@
+"""Faces by CenterFace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anondata.detectors import pyramid
+from anondata.errors import PolicyError
+from anondata.models.shared import network
+from anondata.regions import Regions
+
+STRIDE = 4
+DETECTABLE_PX = 12.0  # width of the smallest face that the network finds reliably: 60 of 60 at 12 px
+MERGE_IOU = 0.4
+
+
+@dataclass(frozen=True)
+class CenterFaceDetector:
+    """Finds faces and their five landmarks with CenterFace (Xu, Yan, Sun et al. 2019, arXiv:1911.03599).
+
+    threshold: the least score of a face, in (0, 1). Lower finds more faces, and more that are none.
+    smallest_px: width of the smallest face that must be found, in pixels of the picture; sets the finest scale, and
+        with it most of the cost.
+    """
+
+    threshold: float = 0.35
+    smallest_px: float = 12.0
+
+    def __post_init__(self) -> None:
+        check_params("centerface", threshold=self.threshold, smallest_px=self.smallest_px)
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        return pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
+
+    def _faces(self, batch: Tensor) -> Regions:
+        heat, scale, offset, landmarks = network("centerface", batch.device)(batch)
+        return decode(heat, scale, offset, landmarks, threshold=self.threshold)
+
+
+def finest_scale(smallest_px: float) -> float:
+    """Scale of the finest level at which a face of this width is still found; at most 2, where blur sets in."""
+    return min(2.0, DETECTABLE_PX / smallest_px)
+
+
+def check_params(name: str, *, threshold: float, smallest_px: float) -> None:
+    """Raises :class:`PolicyError` where a detector's parameters are out of range."""
+    if not 0 < threshold < 1:
+        raise PolicyError(f"detector {name!r}: threshold must be between 0 and 1, got {threshold:g}")
+    if not 4 <= smallest_px <= 1000:
+        raise PolicyError(f"detector {name!r}: smallest_px must be between 4 and 1000, got {smallest_px:g}")
+
+
+def decode(heat: Tensor, scale: Tensor, offset: Tensor, landmarks: Tensor, *, threshold: float) -> Regions:
+    """Faces from the network's maps at stride 4: peaks of ``heat (B, 1, h, w)`` above the threshold.
+
+    scale: ``(B, 2, h, w)`` log height and width in cells. offset: ``(B, 2, h, w)`` vertical, horizontal.
+    landmarks: ``(B, 10, h, w)`` five times vertical, horizontal, relative to the box.
+    """
+    peak = (heat >= threshold) & (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
+    image, _, row, column = peak.nonzero(as_tuple=True)
+    high, wide = (STRIDE * scale[image, i, row, column].clamp(max=12).exp() for i in (0, 1))
+    centre_y = STRIDE * (row + offset[image, 0, row, column] + 0.5)
+    centre_x = STRIDE * (column + offset[image, 1, row, column] + 0.5)
+    left, top = centre_x - wide / 2, centre_y - high / 2
+    relative = landmarks[image, :, row, column].unflatten(1, (5, 2))
+    points = relative.flip(2) * _pair(wide, high)[:, None] + _pair(left, top)[:, None]
+    boxes = _pair(left, top).repeat(1, 2)
+    boxes[:, 2:] += _pair(wide, high)
+    return Regions(image, boxes, points, heat[image, 0, row, column], ("face",) * len(image))
+
+
+def _pair(x: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([x, y], dim=1)

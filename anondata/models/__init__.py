@@ -1,0 +1,1 @@
+"""The networks that anondata runs, and the registry of their weights."""

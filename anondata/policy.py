@@ -1,0 +1,190 @@
+"""Policies: what is done to which regions, what must hold afterwards, and what happens when it does not.
+
+A policy is data: YAML in and out, validated when it is read, with a fingerprint that changes when any parameter does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from anondata.components import Role, build, params_of, suggest
+from anondata.errors import PolicyError
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Step(_Data):
+    """A component by name with all of its parameters; in YAML ``name`` or ``name: {parameter: value}``."""
+
+    role: ClassVar[Role]
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {data: None}
+        if not isinstance(data, Mapping) or len(data) != 1:
+            raise ValueError(f"a {cls.role} is written 'name' or 'name: {{parameter: value}}'")
+        ((name, params),) = data.items()
+        if not isinstance(params, Mapping | None):
+            raise ValueError(f"the parameters of {cls.role} {name!r} must be a mapping")
+        made = build(cls.role, str(name), params or {})
+        return {"name": str(name), "params": params_of(made)}
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {self.name: self.params}
+
+    def make(self) -> Any:
+        """The component itself."""
+        return build(self.role, self.name, self.params)
+
+
+class DetectorStep(Step):
+    role = "detector"
+
+
+class TechniqueStep(Step):
+    role = "technique"
+
+
+class VerifierStep(Step):
+    role = "verifier"
+
+
+class TinyPolicy(_Data):
+    """Regions too small for any recognizer: changed all the same, but there is nothing to verify.
+
+    below_px: geometric mean of a region's sides under which it is tiny.
+    """
+
+    below_px: float = Field(gt=0, le=64)
+    ladder: list[TechniqueStep] = Field(min_length=1)
+
+
+class RegionPolicy(_Data):
+    """What happens to one kind of region.
+
+    ladder: techniques, the least destructive first. verify: all must pass before a region is released.
+    on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
+    """
+
+    ladder: list[TechniqueStep] = Field(min_length=1)
+    verify: list[VerifierStep] = Field(min_length=1)
+    tiny: TinyPolicy | None = None
+    on_exhausted: Literal["fill", "drop", "raise"] = "fill"
+
+
+class ScanPolicy(_Data):
+    """A second look, at the output: what it finds that is not covered is anonymized, too.
+
+    passes: how often at most; a sample in which the last pass still finds something is withheld. 0 is no scan.
+    """
+
+    passes: int = Field(default=2, ge=0, le=8)
+    detect: list[DetectorStep] = Field(min_length=1)
+
+
+class EncodePolicy(_Data):
+    """How images that came as encoded bytes are written. quality: of JPEG and WebP."""
+
+    quality: int = Field(default=95, ge=1, le=100)
+
+
+class ContentPolicy(_Data):
+    """What happens to one content type. detect: all of these run, and what any of them finds counts."""
+
+    detect: list[DetectorStep] = Field(min_length=1)
+    regions: dict[str, RegionPolicy] = Field(min_length=1)
+    scan: ScanPolicy | None = None
+    encode: EncodePolicy = EncodePolicy()
+
+
+class Policy(_Data):
+    """A whole policy. ``name`` and ``about`` are for people and not part of the fingerprint."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    about: str = ""
+    content: dict[Literal["image"], ContentPolicy] = Field(min_length=1)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits over every parameter, defaults included, whatever their order."""
+        rules = self.model_dump(mode="json")["content"]
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
+
+    def to_yaml(self) -> str:
+        """The policy with every parameter written out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
+        return text
+
+
+def from_yaml(text: str) -> Policy:
+    """A validated policy.
+
+    Raises:
+        PolicyError: for what is not YAML, an unknown key or name (with the nearest known one), a value out of range.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PolicyError(f"the policy is not YAML: {error}") from error
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError("the policy does not validate:\n" + _explain(error)) from error
+
+
+def presets() -> tuple[str, ...]:
+    """The names of the policies that come with the package."""
+    folder = files("anondata.policies")
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_policy(source: str | Path | Policy) -> Policy:
+    """A policy by the name of a preset, by the path of a YAML file, or as it is.
+
+    Raises:
+        PolicyError: for an unknown name, a file that cannot be read, or what :func:`from_yaml` raises.
+    """
+    if isinstance(source, Policy):
+        return source
+    if str(source) in presets():
+        return from_yaml((files("anondata.policies") / f"{source}.yaml").read_text())
+    if Path(source).suffix not in (".yaml", ".yml"):
+        hint = suggest(str(source), dict.fromkeys(presets()))
+        raise PolicyError(f"no policy is called {str(source)!r}; {hint} A file must end in .yaml")
+    try:
+        return from_yaml(Path(source).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"the policy file cannot be read: {type(error).__name__}") from error
+
+
+_KEYS = {
+    name: None
+    for model in (Policy, ContentPolicy, RegionPolicy, TinyPolicy, ScanPolicy, EncodePolicy)
+    for name in model.model_fields
+}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"]) or "policy"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {where}: unknown key; {suggest(str(item['loc'][-1]), _KEYS)}")
+        else:
+            lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)

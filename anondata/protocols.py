@@ -1,0 +1,113 @@
+"""The seams: what the engine asks of a detector, a verifier and a content type.
+
+Rooms beside the core implement these and are handed in; the core imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from anondata.regions import Regions
+from anondata.transforms.base import RegionTransform
+
+Media = TypeVar("Media")
+
+
+class Detector(Protocol):
+    """Finds regions in a batch of pictures (or whatever its content type shows it)."""
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        """Regions of all ``views``; for images each is ``(3, H, W)`` uint8, sizes may differ, any device."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns regions into templates that can be compared."""
+
+    @property
+    def name(self) -> str: ...
+
+    def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
+        """``(R, D)`` float32, a row for each region; NaN rows where no template can be made."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a verifier may look at: ``R`` regions, before and after.
+
+    before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
+    techniques: what was done to each region, as :func:`anondata.transforms.describe` tells it.
+    """
+
+    regions: Regions
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+    techniques: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores and a bool each. NaN never passes."""
+
+    verifier: str
+    before: Tensor
+    after: Tensor
+    threshold: float
+    passed: Tensor
+
+
+class Verifier(Protocol):
+    """Judges whether regions can still be recognised."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def embedders(self) -> Sequence[Embedder]:
+        """Whose templates :meth:`judge` needs."""
+        ...
+
+    def judge(self, probe: Probe) -> Verdicts: ...
+
+
+class ContentType(Protocol[Media]):
+    """A modality: all that the engine's loop must know of pixels, samples per second or tokens.
+
+    ``Media`` is the content type's own decoded form. Nothing here may change its arguments.
+    """
+
+    def decode(self, value: Any, device: torch.device) -> Media:
+        """The decoded form of a field's value; :class:`UndecodableError` or :class:`FieldTypeError` otherwise."""
+        ...
+
+    def view(self, media: Media) -> Tensor:
+        """What detectors and embedders look at."""
+        ...
+
+    def notes(self, media: Media) -> tuple[str, ...]:
+        """Words on the decoding for the report."""
+        ...
+
+    def change(
+        self, media: Sequence[Media], regions: Regions, technique: RegionTransform, seeds: Sequence[int]
+    ) -> list[Any]:
+        """A patch for each region: the *original* region, changed by one technique, in batched kernels."""
+        ...
+
+    def compose(self, media: Media, patches: Sequence[Any]) -> Media:
+        """A copy with the patches laid on, the last on top."""
+        ...
+
+    def render(self, media: Media) -> tuple[Any, Media]:
+        """The value that a consumer will get, and that value decoded again: what verifiers must look at."""
+        ...
+
+    def covered(self, patches: Sequence[Any], media: Media, regions: Regions) -> Tensor:
+        """``(R,)`` share in [0, 1] of each region of one media that patches left nothing of."""
+        ...

@@ -1,0 +1,103 @@
+"""The regions of a batch, in one flat structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from anondata.errors import ShapeError
+
+LANDMARKS = 5  # left eye, right eye, nose, left and right mouth corner, as seen in the picture
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What was found in a batch: ``R`` regions of any kind, whichever image they lie in.
+
+    image: ``(R,)`` int64, index of the image within the batch.
+    boxes: ``(R, 4)`` float32 x0, y0, x1, y1 in pixels, the far side exclusive.
+    landmarks: ``(R, 5, 2)`` float32 x, y in pixels; NaN where a region has none.
+    scores: ``(R,)`` float32 in [0, 1], the detector's confidence.
+    kinds: ``R`` names such as ``"face"``. Host data, because they decide control flow.
+
+    All tensors are on one device. Shapes are checked; nothing is ever written in place.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    landmarks: Tensor
+    scores: Tensor
+    kinds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        r = len(self.kinds)
+        wanted = {"image": (r,), "boxes": (r, 4), "landmarks": (r, LANDMARKS, 2), "scores": (r,)}
+        for name, shape in wanted.items():
+            found = tuple(getattr(self, name).shape)
+            if found != shape:
+                raise ShapeError(f"regions: {name} has shape {found}, expected {shape} for {r} kinds")
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def sizes(self) -> Tensor:
+        """``(R, 2)`` width and height in pixels."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]
+
+    @property
+    def has_landmarks(self) -> Tensor:
+        """``(R,)`` bool: all five landmarks are finite."""
+        return self.landmarks.isfinite().flatten(1).all(dim=1)
+
+    def select(self, index: Tensor | Sequence[int]) -> Regions:
+        """The regions of an integer index or a boolean mask ``(R,)``, in that order."""
+        chosen = torch.as_tensor(index, device=self.boxes.device)
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().flatten()
+        chosen = chosen.long()
+        kinds = tuple(self.kinds[i] for i in chosen.tolist())
+        return Regions(self.image[chosen], self.boxes[chosen], self.landmarks[chosen], self.scores[chosen], kinds)
+
+    def of_image(self, image: int) -> Regions:
+        """The regions of one image."""
+        return self.select(self.image == image)
+
+    def renumbered(self, image: int) -> Regions:
+        """The same regions, all in image number ``image``."""
+        return replace(self, image=torch.full_like(self.image, image))
+
+    def to(self, device: torch.device | str) -> Regions:
+        """The same regions on another device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "kinds"}
+        return replace(self, **moved)
+
+    def __iter__(self) -> Iterator[Regions]:
+        return (self.select([i]) for i in range(len(self)))
+
+
+def empty_regions(device: torch.device | str = "cpu") -> Regions:
+    """No regions at all."""
+    return Regions(
+        image=torch.zeros(0, dtype=torch.int64, device=device),
+        boxes=torch.zeros(0, 4, device=device),
+        landmarks=torch.zeros(0, LANDMARKS, 2, device=device),
+        scores=torch.zeros(0, device=device),
+        kinds=(),
+    )
+
+
+def cat_regions(parts: Sequence[Regions], device: torch.device | str = "cpu") -> Regions:
+    """All regions of several structures, in order; the image indices must already agree."""
+    if not parts:
+        return empty_regions(device)
+    return Regions(
+        image=torch.cat([p.image for p in parts]),
+        boxes=torch.cat([p.boxes for p in parts]),
+        landmarks=torch.cat([p.landmarks for p in parts]),
+        scores=torch.cat([p.scores for p in parts]),
+        kinds=tuple(kind for p in parts for kind in p.kinds),
+    )

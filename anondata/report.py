@@ -1,0 +1,147 @@
+"""Run reports: counts and histograms of what was done; they add up over workers, shards and machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anondata.errors import ReportError
+from anondata.policy import Policy
+from anondata.records import Outcome, RegionRecord, Withheld
+
+FORMAT = "anondata.report/1"
+SCORE_STEP = 0.05  # width of a bin of a verifier's score histogram, in the verifier's unit
+SIZE_EDGES_PX = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, in numbers. Holds no name, no pixel and no score of a single sample.
+
+    policy, fingerprint: which policy. counts: nested mappings whose leaves are whole numbers:
+
+    * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
+    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``rung`` (by index), ``technique``
+      and ``size_px`` (by lower edge)
+    * ``regions_per_sample``: how many released samples held how many regions
+    * ``verdicts``: by verifier, its ``threshold`` (a text), and ``score``, a histogram of the distances after
+    """
+
+    policy: str
+    fingerprint: str
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Report) -> Report:
+        """The report of both runs.
+
+        Raises:
+            ReportError: when the runs followed different policies.
+        """
+        if not isinstance(other, Report):
+            return NotImplemented
+        if self.fingerprint != other.fingerprint:
+            raise ReportError(
+                f"reports of different policies cannot be merged: {self.fingerprint} and {other.fingerprint}"
+            )
+        return Report(self.policy, self.fingerprint, _sum(self.counts, other.counts))
+
+    @property
+    def seen(self) -> int:
+        return int(self.counts.get("samples", {}).get("seen", 0))
+
+    @property
+    def released(self) -> int:
+        return int(self.counts.get("samples", {}).get("released", 0))
+
+    @property
+    def withheld(self) -> Mapping[str, int]:
+        """How many samples were withheld, by reason."""
+        return dict(self.counts.get("withheld", {}))
+
+    def to_json(self) -> str:
+        body = {"format": FORMAT, "policy": self.policy, "fingerprint": self.fingerprint}
+        return json.dumps({**body, "counts": self.counts}, indent=2, sort_keys=True) + "\n"
+
+
+def empty_report(policy: Policy) -> Report:
+    """The report of no samples."""
+    return Report(policy.name, policy.fingerprint, {"samples": {"seen": 0, "released": 0}})
+
+
+def report_of(policy: Policy, outcomes: Iterable[Outcome]) -> Report:
+    """The report of some outcomes."""
+    total = empty_report(policy)
+    for outcome in outcomes:
+        total = total + Report(policy.name, policy.fingerprint, _counts(outcome))
+    return total
+
+
+def from_json(text: str) -> Report:
+    """A report from its JSON form.
+
+    Raises:
+        ReportError: for what is no report, or one of another format.
+    """
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise ReportError(f"the report's format is {data['format']!r}, expected {FORMAT!r}")
+        _check(data["counts"])
+        return Report(str(data["policy"]), str(data["fingerprint"]), data["counts"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ReportError(f"not a report: {type(error).__name__}") from error
+
+
+def _check(counts: Any) -> None:
+    if isinstance(counts, dict):
+        for value in counts.values():
+            _check(value)
+    elif isinstance(counts, bool) or not isinstance(counts, int) or counts < 0:
+        raise ReportError("a report's counts must be whole numbers, not negative")
+
+
+def _counts(outcome: Outcome) -> dict[str, Any]:
+    notes = {note: 1 for note in outcome.record.notes}
+    if isinstance(outcome, Withheld):
+        return {"samples": {"seen": 1, "released": 0}, "withheld": {outcome.reason: 1}, "notes": notes}
+    counts: dict[str, Any] = {
+        "samples": {"seen": 1, "released": 1},
+        "notes": notes,
+        "regions_per_sample": {str(len(outcome.record.regions)): 1},
+    }
+    for region in outcome.record.regions:
+        counts = _sum(counts, _region(region))
+    return counts
+
+
+def _region(region: RegionRecord) -> dict[str, Any]:
+    edge = max((e for e in SIZE_EDGES_PX if e <= region.size_px), default=0)
+    kind = {
+        "found": 1,
+        "by_scan": int(region.found_by == "scan"),
+        "tiny": int(region.tiny),
+        "rung": {"tiny" if region.tiny else str(region.rung): 1},
+        "technique": {region.technique: 1},
+        "size_px": {str(edge): 1},
+    }
+    verdicts = {
+        v.verifier: {"threshold": {f"{v.threshold:g}": 1}, "score": {_bin(v.score_after): 1}} for v in region.verdicts
+    }
+    return {"regions": {region.kind: kind}, "verdicts": verdicts}
+
+
+def _bin(score: float) -> str:
+    return f"{int(score / SCORE_STEP) * SCORE_STEP:.2f}"
+
+
+def _sum(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds nested counts, leaf by leaf."""
+    out = dict(a)
+    for key, value in b.items():
+        if isinstance(value, Mapping):
+            out[key] = _sum(out.get(key, {}), value)
+        else:
+            out[key] = out.get(key, 0) + value
+    return out

@@ -1,0 +1,75 @@
+"""Samples: a key, and fields that are each declared with a content type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from anondata.errors import PolicyError, UndeclaredFieldError
+
+KEEP = "keep"
+DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample on its way through the engine.
+
+    key: what names the sample within its source. It may identify somebody (a file name does), so it is never
+        shown: reports and errors use an index or a keyed hash.
+    fields: the values, by field name.
+    """
+
+    key: str = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Sample, (self.key, dict(self.fields)))
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What each field of a sample is: a content type of the policy, ``"keep"`` or ``"drop"``.
+
+    >>> schema = Schema({"image": "image", "label": "keep", "caption": "drop"})
+    >>> schema.check({"image": b"", "label": 3, "caption": ""})
+    >>> schema.check({"image": b"", "path": "x"})
+    Traceback (most recent call last):
+    ...
+    anondata.errors.UndeclaredFieldError: field 'path' is not declared; declare it as a content type, 'keep' or 'drop'
+    """
+
+    fields: Mapping[str, str]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises :class:`UndeclaredFieldError` for the first field that nobody declared."""
+        for name in names:
+            if name not in self.fields:
+                raise UndeclaredFieldError(
+                    f"field {name!r} is not declared; declare it as a content type, 'keep' or 'drop'"
+                )
+
+    def content(self) -> dict[str, str]:
+        """The fields that hold content, with their content types."""
+        return {name: kind for name, kind in self.fields.items() if kind not in (KEEP, DROP)}
+
+    def kept(self) -> tuple[str, ...]:
+        """The fields that pass as they are, because somebody wrote that down."""
+        return tuple(name for name, kind in self.fields.items() if kind == KEEP)
+
+    def check_content_types(self, known: Iterable[str]) -> None:
+        """Raises :class:`PolicyError` where a field's content type has no rules."""
+        known = sorted(known)
+        for name, kind in self.content().items():
+            if kind not in known:
+                raise PolicyError(
+                    f"field {name!r} is declared {kind!r}, but the policy has rules for {', '.join(known)} only"
+                )

@@ -1,0 +1,1 @@
+"""Adapters around the engine for the libraries that datasets come from."""

@@ -1,0 +1,1 @@
+"""The ``anondata`` command and the scripts that rebuild what is bundled."""

@@ -1,0 +1,1 @@
+"""Verifiers: who could still recognise this?"""

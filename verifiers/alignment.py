@@ -1,0 +1,84 @@
+"""Face chips: every face turned, scaled and shifted to where an embedder expects its landmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anondata.kernels import resize
+from anondata.regions import Regions
+
+# Where landmarks lie in a detector's box, relative to it: the mean of CenterFace's own on upright faces. It stands in
+# for landmarks that a region does not have.
+USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
+
+
+def landmarks_or_usual(regions: Regions) -> Tensor:
+    """``(R, 5, 2)`` landmarks in pixels; where a region has none, the usual places in its box."""
+    usual = regions.boxes.new_tensor(USUAL_LANDMARKS)[None] * regions.sizes[:, None] + regions.boxes[:, None, :2]
+    return torch.where(regions.has_landmarks[:, None, None], regions.landmarks, usual)
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """The rotation, scale and shift that bring ``source (R, 5, 2)`` closest to ``target (5, 2)``, as ``(R, 2, 3)``.
+
+    Least squares over similarities without reflection, in closed form: Umeyama (1991), doi 10.1109/34.88573.
+    """
+    mean_s, mean_t = source.mean(dim=1, keepdim=True), target.mean(dim=0)
+    s, t = source - mean_s, target - mean_t
+    norm = s.square().sum(dim=(1, 2)).clamp(min=1e-9)
+    a = (s * t).sum(dim=(1, 2)) / norm
+    b = (s[..., 0] * t[:, 1] - s[..., 1] * t[:, 0]).sum(dim=1) / norm
+    turn = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    shift = mean_t - (turn @ mean_s.transpose(1, 2)).squeeze(2)
+    return torch.cat([turn, shift[..., None]], dim=2)
+
+
+def chips(views: Sequence[Tensor], regions: Regions, *, template: Tensor, chip_px: int) -> Tensor:
+    """Aligned faces ``(R, 3, chip_px, chip_px)`` float32 in [0, 1].
+
+    views: ``(3, H, W)`` uint8 each. template: ``(5, 2)`` landmarks in pixels of the chip.
+    Faces larger than the chip are shrunk with antialiasing before they are sampled; outside of a picture is black.
+    """
+    if not len(regions):
+        device = views[0].device if views else "cpu"
+        return torch.zeros(0, 3, chip_px, chip_px, device=device)
+    transforms = similarity(landmarks_or_usual(regions), template.to(regions.boxes))
+    rows = zip(regions.image.tolist(), transforms, strict=True)
+    return torch.cat([_chip(views[i], transform, chip_px) for i, transform in rows])
+
+
+def _chip(view: Tensor, transform: Tensor, chip_px: int) -> Tensor:
+    back = _inverse(transform)
+    corners = back.new_tensor([[0, 0, 1], [chip_px, 0, 1], [0, chip_px, 1], [chip_px, chip_px, 1]]) @ back.T
+    x0, y0 = (int(v) for v in corners.amin(dim=0).floor().clamp(min=-1e6).tolist())
+    x1, y1 = (int(v) for v in corners.amax(dim=0).ceil().clamp(max=1e6).tolist())
+    x0, y0 = max(x0 - 2, 0), max(y0 - 2, 0)
+    part = view[:, y0 : max(y1 + 2, 0), x0 : max(x1 + 2, 0)]
+    if 0 in part.shape:
+        return torch.zeros(1, 3, chip_px, chip_px, device=view.device)
+    pixels, shrink = part[None].float() / 255, math.hypot(float(back[0, 0]), float(back[1, 0]))
+    back = back - back.new_tensor([[0, 0, x0], [0, 0, y0]])
+    if shrink > 1:
+        height, width = (max(1, round(side / shrink)) for side in pixels.shape[2:])
+        ratio = back.new_tensor([[width / pixels.shape[3]], [height / pixels.shape[2]]])
+        pixels, back = resize(pixels, height, width), back * ratio
+    grid = _grid(back, chip_px, pixels.shape[3], pixels.shape[2])
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _inverse(transform: Tensor) -> Tensor:
+    turn = torch.linalg.pinv(transform[:, :2])
+    return torch.cat([turn, -turn @ transform[:, 2:]], dim=1)
+
+
+def _grid(back: Tensor, chip_px: int, width: int, height: int) -> Tensor:
+    """``(1, chip_px, chip_px, 2)`` places in [-1, 1] of the picture part that each chip pixel's centre comes from."""
+    centre = torch.arange(chip_px, device=back.device) + 0.5
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back.T
+    return (places / places.new_tensor([width, height]) * 2 - 1)[None]
