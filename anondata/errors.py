@@ -8,6 +8,7 @@
     ├── FieldTypeError         (TypeError)     a field does not hold what it was declared to hold
     ├── UndecodableError       (ValueError)    bytes that are no sample of the declared content type
     ├── UnreadableSourceError  (OSError)       a source that is not there or may not be read
+    ├── OutputError            (OSError)       a result that cannot be written where it belongs
     ├── ShapeError             (ValueError)    a tensor of the wrong shape or dtype
     ├── WeightsError           (RuntimeError)  weights that are missing, unknown or not the published file
     ├── MissingExtraError      (ImportError)   an optional package is not installed
@@ -54,6 +55,10 @@ class UndecodableError(AnondataError, ValueError):
 
 class UnreadableSourceError(AnondataError, OSError):
     """A source that is not there or may not be read."""
+
+
+class OutputError(AnondataError, OSError):
+    """A result that cannot be written where it belongs: the disk is full, or the folder may not be written."""
 
 
 class ShapeError(AnondataError, ValueError):

@@ -13,20 +13,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anondata.errors import ShapeError
+
 Shape = Literal["ellipse", "rectangle"]
 
+# What pictures and crops may hold. Other dtypes (8-bit floats, uint16, …) lack kernels that are needed here.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def outer_rects(boxes: Tensor, extent: float) -> Tensor:
+
+def outer_rects(boxes: Tensor, extent: float, frames: Tensor) -> Tensor:
     """Whole-pixel rectangles around boxes scaled about their centres by ``extent``, rounded outwards.
 
-    boxes: ``(R, 4)`` float xyxy. Returns ``(R, 4)`` int64 xyxy, each side at least one pixel; they may reach
-    out of the picture, so that the scale inside every crop is the same.
+    boxes: ``(R, 4)`` xyxy in pixels. A box of no area is a point or a line, and what it touches is covered.
+    frames: ``(2,)`` or ``(R, 2)``, height and width of the picture that each box lies in.
+
+    Returns ``(R, 4)`` int64 xyxy, each side at least one pixel. They may reach out of the picture, so that the
+    scale inside every crop is the same, but by no more than its own size: an absurd box costs no memory.
+
+    Raises:
+        ShapeError: for boxes of another shape, boxes that are not finite and far sides before near ones.
     """
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) * (extent / 2)
-    low = torch.floor(centre - half).long()
-    high = torch.maximum(torch.ceil(centre + half).long(), low + 1)
-    return torch.cat([low, high], dim=1)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ShapeError(f"expected boxes (R, 4) as x0, y0, x1, y1, got {tuple(boxes.shape)}")
+    exact = boxes.detach().to("cpu", torch.float64)
+    near, far = exact[:, :2], exact[:, 2:]
+    if not exact.isfinite().all():
+        raise ShapeError("boxes must be finite; drop the detections that are not, or withhold the picture")
+    if (far < near).any():
+        raise ShapeError("boxes must be x0, y0, x1, y1 with x0 <= x1 and y0 <= y1; convert other formats first")
+    size = frames.to("cpu", torch.float64).flip(-1)
+    centre, half = (near + far) / 2, (far - near) * (extent / 2)
+    low = torch.minimum(torch.maximum(torch.floor(centre - half), -size), 2 * size - 1)
+    high = torch.maximum(torch.minimum(torch.ceil(centre + half), 2 * size), low + 1)
+    return torch.cat([low, high], dim=1).long().to(boxes.device)
 
 
 def cut(picture: Tensor, rects: Tensor, crop_px: int) -> Tensor:
@@ -34,58 +53,75 @@ def cut(picture: Tensor, rects: Tensor, crop_px: int) -> Tensor:
 
     picture: ``(C, H, W)`` uint8 in [0, 255] or float in [0, 1], any device.
     rects: ``(R, 4)`` int64 xyxy; pixels outside the picture repeat its border.
-    Returns ``(R, C, crop_px, crop_px)``: float32 for uint8 pictures, else the picture's dtype.
+    Returns ``(R, C, crop_px, crop_px)`` in [0, 1]: float32 for uint8 pictures, else the picture's dtype.
     """
     if len(rects) == 0:
-        dtype = torch.float32 if picture.dtype == torch.uint8 else picture.dtype
-        return torch.zeros(0, picture.shape[0], crop_px, crop_px, dtype=dtype, device=picture.device)
-    return torch.cat([_cut_one(picture, rect, crop_px) for rect in rects.tolist()])
+        crops = picture.new_zeros(0, picture.shape[0], crop_px, crop_px)
+    else:
+        crops = torch.cat([resize(_inside(picture, rect)[None], crop_px, crop_px) for rect in rects.tolist()])
+    return crops.float() / 255 if picture.dtype == torch.uint8 else bounded(crops)
 
 
-def _cut_one(picture: Tensor, rect: list[int], crop_px: int) -> Tensor:
+def _inside(picture: Tensor, rect: list[int]) -> Tensor:
     (x0, y0, x1, y1), (h, w) = rect, picture.shape[-2:]
-    inside = picture[:, min(max(y0, 0), h - 1) : max(y1, 1), min(max(x0, 0), w - 1) : max(x1, 1)]
-    crop = inside[None].float() / 255 if inside.dtype == torch.uint8 else inside[None]
-    # At least one row and column is kept, so a rectangle that misses the picture repeats its border.
-    left, top = max(-x0, 0), max(-y0, 0)
-    right, bottom = max(x1 - x0 - left - crop.shape[3], 0), max(y1 - y0 - top - crop.shape[2], 0)
-    if left or top or right or bottom:
-        crop = F.pad(crop, (left, right, top, bottom), mode="replicate")
-    return resize(crop, crop_px, crop_px)
+    if x0 >= 0 and y0 >= 0 and x1 <= w and y1 <= h:
+        inside = picture[:, y0:y1, x0:x1]
+    else:
+        rows = torch.arange(y0, y1, device=picture.device).clamp(0, h - 1)
+        columns = torch.arange(x0, x1, device=picture.device).clamp(0, w - 1)
+        inside = picture.index_select(1, rows).index_select(2, columns)
+    # One NaN would spread over the crop and turn the technique's result into NaN.
+    return bounded(inside) if picture.is_floating_point() else inside
+
+
+def bounded(images: Tensor) -> Tensor:
+    """Floats kept in [0, 1], NaN as 0."""
+    return images.clamp(0, 1).nan_to_num(0.0)
 
 
 def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resampling of ``(B, C, H, W)`` floats, antialiased where it shrinks."""
+    """Bilinear resampling of ``(B, C, H, W)`` floats or uint8, antialiased where it shrinks; same dtype out."""
     if images.shape[-2:] == (height, width):
         return images
-    small = images.dtype in (torch.float16, torch.bfloat16)  # no antialiasing kernel for them on CPU
-    out = F.interpolate(images.float() if small else images, (height, width), mode="bilinear", antialias=True)
-    return out.to(images.dtype)
+    is_bytes = images.dtype == torch.uint8
+    # Only the CPU has an antialiasing kernel for uint8 (six times as fast as for floats), and it has none for halves.
+    native = images.dtype in (torch.float32, torch.float64) or (is_bytes and images.device.type == "cpu")
+    work = images if native else images.float()
+    out = F.interpolate(work, (height, width), mode="bilinear", antialias=True)
+    return out if native else (out.round() if is_bytes else out).to(images.dtype)
 
 
 def cover_weight(box: list[float], rect: list[int], *, coverage: float, shape: Shape, feather: float) -> Tensor:
     """How far each pixel of a rectangle is replaced: 1 in the covered area, falling to 0 outside it.
 
-    The covered area is the ellipse or rectangle inscribed in the box scaled by ``coverage``. Feathering lies
-    *outside* of it, over ``feather`` of its half-axes, so that softness never uncovers anything.
+    The covered area is the ellipse or rectangle inscribed in the box scaled by ``coverage``; a pixel that it
+    touches counts as covered. Feathering lies *outside* of it, over ``feather`` of its half-axes, so that softness
+    never uncovers anything.
 
-    Returns ``(height, width)`` float32 in [0, 1] on the CPU, for the pixel centres of ``rect``.
+    Returns ``(height, width)`` float32 in [0, 1] on the CPU, for the pixels of ``rect``.
     """
     x0, y0, x1, y1 = rect
-    half_w = max(box[2] - box[0], 1e-6) * coverage / 2
-    half_h = max(box[3] - box[1], 1e-6) * coverage / 2
-    u = (torch.arange(x0, x1) + 0.5 - (box[0] + box[2]) / 2).abs() / half_w
-    v = (torch.arange(y0, y1) + 0.5 - (box[1] + box[3]) / 2).abs() / half_h
-    if shape == "ellipse":
-        distance = (u[None, :].square() + v[:, None].square()).sqrt()
-    else:
-        distance = torch.maximum(u[None, :], v[:, None])
-    # A pixel that the covered area touches counts as covered: half a pixel of slack, in units of the half-axis.
-    slack = 0.5 / min(half_w, half_h)
-    beyond = (distance - 1 - slack).clamp(min=0)
+    u = _distance(x0, x1, box[0], box[2], coverage)
+    v = _distance(y0, y1, box[1], box[3], coverage)
+    if (
+        shape == "rectangle"
+    ):  # the further axis decides, and so the lesser weight: no need for a distance of each pixel
+        return torch.minimum(_fall_off(u, feather)[None, :], _fall_off(v, feather)[:, None])
+    return _fall_off((u.square()[None, :] + v.square()[:, None]).sqrt_(), feather)
+
+
+def _distance(start: int, stop: int, near: float, far: float, coverage: float) -> Tensor:
+    """Of each pixel's point next to the centre, along one axis, in half-axes of the covered area."""
+    half = max((far - near) * coverage / 2, 1e-6)
+    centres = torch.arange(start, stop, dtype=torch.float64) + (0.5 - (near + far) / 2)
+    return ((centres.abs() - 0.5).clamp(min=0) / half).clamp(max=1e6).float()
+
+
+def _fall_off(distance: Tensor, feather: float) -> Tensor:
+    beyond = distance - (1 + 1e-5)  # rounding must not uncover the last row
     if feather <= 0:
-        return (beyond == 0).float()
-    ramp = (1 - beyond / feather).clamp(min=0)
+        return (beyond <= 0).float()
+    ramp = (1 - beyond / feather).clamp_(0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
 
@@ -93,28 +129,38 @@ def paste(picture: Tensor, rect: list[int], crop: Tensor, weight: Tensor) -> Non
     """Blends one changed crop into a picture **in place**: callers own the copy they pass.
 
     picture: ``(C, H, W)`` uint8 or float. crop: ``(C, S, S)`` float in [0, 1]. weight: ``(h, w)`` for ``rect``.
-    Pixels of weight 1 take nothing from the picture, whatever it held (NaN included).
+    Pixels of weight 1 take nothing from the picture, whatever it held (NaN included); those of weight 0 keep it.
     """
-    (x0, y0, x1, y1), (h, w) = rect, picture.shape[-2:]
-    ys, xs = slice(max(y0, 0), min(y1, h)), slice(max(x0, 0), min(x1, w))
-    if ys.start >= ys.stop or xs.start >= xs.stop:
+    places = _places(rect, picture.shape[-2], picture.shape[-1])
+    if places is None:
         return
-    part = (slice(ys.start - y0, ys.stop - y0), slice(xs.start - x0, xs.stop - x0))
-    grown = resize(crop[None], y1 - y0, x1 - x0)[0, :, part[0], part[1]].clamp(0, 1)
-    mix = weight[part].to(grown)
-    target = picture[:, ys, xs]
+    on_picture, on_rect = places
+    target, mix = picture[:, *on_picture], weight[on_rect].to(picture.device)
+    whole = bounded(crop)[None].to(picture.device)
+    height, width = rect[3] - rect[1], rect[2] - rect[0]
     if picture.dtype == torch.uint8:
-        blended = torch.lerp(target.float(), grown.float() * 255, mix.float()).round()
-    else:
-        blended = torch.lerp(target.to(grown), grown, mix)
-    full = mix >= 1
-    replaced = (grown.float() * 255).round() if picture.dtype == torch.uint8 else grown
-    picture[:, ys, xs] = torch.where(full, replaced, blended).to(picture.dtype)
+        patch = resize((whole.float() * 255).round().to(torch.uint8), height, width)[0][:, *on_rect]
+        target.copy_(torch.lerp(target.float(), patch.float(), mix).round_())
+        return
+    # Linear interpolation alone would carry what is not finite: 0 x NaN.
+    patch = resize(whole, height, width)[0][:, *on_rect].to(target)
+    blended = torch.lerp(target, patch, mix.to(target))
+    target.copy_(torch.where(mix >= 1, patch, torch.where(mix > 0, blended, target)))
 
 
 def mark(mask: Tensor, rect: list[int], weight: Tensor) -> None:
     """Sets ``mask (H, W)`` bool **in place** where a paste with this weight left nothing of the original."""
-    (x0, y0, x1, y1), (h, w) = rect, mask.shape
-    ys, xs = slice(max(y0, 0), min(y1, h)), slice(max(x0, 0), min(x1, w))
-    if ys.start < ys.stop and xs.start < xs.stop:
-        mask[ys, xs] |= (weight >= 1).to(mask.device)[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+    places = _places(rect, mask.shape[0], mask.shape[1])
+    if places is not None:
+        on_picture, on_rect = places
+        mask[on_picture] |= (weight[on_rect] >= 1).to(mask.device)
+
+
+def _places(rect: list[int], h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
+    """A rectangle's visible part, as rows and columns of the picture and of the rectangle itself, if there is any."""
+    x0, y0, x1, y1 = rect
+    top, bottom, left, right = max(y0, 0), min(y1, h), max(x0, 0), min(x1, w)
+    if top >= bottom or left >= right:
+        return None
+    on_rect = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
+    return (slice(top, bottom), slice(left, right)), on_rect

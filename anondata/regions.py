@@ -13,7 +13,7 @@ from anondata.errors import ShapeError
 LANDMARKS = 5  # left eye, right eye, nose, left and right mouth corner, as seen in the picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one truth value to compare by
 class Regions:
     """What was found in a batch: ``R`` regions of any kind, whichever image they lie in.
 
@@ -39,6 +39,8 @@ class Regions:
             found = tuple(getattr(self, name).shape)
             if found != shape:
                 raise ShapeError(f"regions: {name} has shape {found}, expected {shape} for {r} kinds")
+        if self.image.dtype != torch.int64:
+            raise ShapeError(f"regions: image is {self.image.dtype}, expected torch.int64")
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -57,6 +59,8 @@ class Regions:
         """The regions of an integer index or a boolean mask ``(R,)``, in that order."""
         chosen = torch.as_tensor(index, device=self.boxes.device)
         if chosen.dtype == torch.bool:
+            if chosen.shape != self.scores.shape:
+                raise ShapeError(f"regions: a mask of shape {tuple(chosen.shape)} for {len(self)} regions")
             chosen = chosen.nonzero().flatten()
         chosen = chosen.long()
         kinds = tuple(self.kinds[i] for i in chosen.tolist())

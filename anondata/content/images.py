@@ -92,7 +92,8 @@ class ImageContent:
     ) -> list[Patch]:
         if not len(regions):
             return []
-        rects = outer_rects(regions.boxes, technique.extent)
+        frames = torch.tensor([media[image].pixels.shape[-2:] for image in regions.image.tolist()])
+        rects = outer_rects(regions.boxes, technique.extent, frames)
         order, crops = [], []
         for image in sorted(set(regions.image.tolist())):
             rows = (regions.image == image).nonzero().flatten()

@@ -38,7 +38,7 @@ _ARCHITECTURES = {
         module=CenterFace,
         graph="centerface.graph.onnx",
         graph_sha256="7285122650fcf5fef316d12b359e112552e2dc06feb63dd0925a27b882558ebd",
-        int8=None,  # TEMP
+        int8="centerface-int8",
     ),
     "dlib-face-resnet": _Architecture(
         module=DlibFaceResNet,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # the tree that torchvision's v2 transforms walk, too
 
 from anondata.errors import ShapeError
-from anondata.kernels import Shape, cover_weight, cut, outer_rects, paste
+from anondata.kernels import FLOATS, Shape, bounded, cover_weight, cut, outer_rects, paste
 from anondata.randomness import RunKey
 
 MIN_COVERAGE = 0.5
@@ -42,11 +41,13 @@ class RegionTransform(nn.Module):
         key: the secret that random techniques draw from when used alone; the engine hands in its own seeds.
 
     Raises:
-        ShapeError: for anything that is neither of the two inputs, so that nothing passes unchanged unnoticed.
+        ShapeError: for anything that is neither of the two inputs, so that nothing passes unchanged unnoticed, and for
+            boxes that are rotated, not finite, inside out or made for a picture of another size.
     """
 
     name: ClassVar[str]
     crop_px: ClassVar[int] = 128
+    draws: ClassVar[bool] = False  # whether the result depends on the seeds
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class RegionTransform(nn.Module):
         self.feather = in_range("feather", feather, 0.0, 1.0)
         if shape not in ("ellipse", "rectangle"):
             raise ValueError(f"shape must be 'ellipse' or 'rectangle', got {shape!r}")
+        if not (key is None or isinstance(key, RunKey)):
+            raise ValueError(f"key must be a RunKey, got {type(key).__name__}")
         self.shape: Shape = shape
-        self._key = key or RunKey()
+        self._key = RunKey() if key is None else key
 
     @property
     def extent(self) -> float:
@@ -71,7 +74,7 @@ class RegionTransform(nn.Module):
 
     @abstractmethod
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
-        """The technique itself, a pure function of ``(R, C, S, S)`` crops.
+        """The technique itself, a pure function of ``(R, C, S, S)`` finite crops in [0, 1], R at least 1.
 
         extent: side of a crop relative to its region; strength is relative to the region, so to ``S / extent``.
         seeds: one a crop, for techniques that draw at random.
@@ -93,28 +96,30 @@ class RegionTransform(nn.Module):
         """Changes crops, or the boxes' regions of a sample; see the class."""
         if len(inputs) == 1 and type(inputs[0]) in (Tensor, nn.Parameter):
             return self._change_crops(inputs[0])
-        return self._change_sample(inputs if len(inputs) > 1 else inputs[0])
+        return self._change_sample(inputs[0] if len(inputs) == 1 else inputs)
 
     def _change_crops(self, crops: Tensor) -> Tensor:
         batch = crops[None] if crops.ndim == 3 else crops
-        if batch.ndim != 4 or not batch.is_floating_point():
+        if batch.ndim != 4 or batch.dtype not in FLOATS:
             raise ShapeError(
                 f"{self.name}: expected float crops (R, C, H, W) in [0, 1], "
                 f"got {tuple(crops.shape)} {crops.dtype}; for uint8 divide by 255 first"
             )
         if 0 in batch.shape:
-            return crops
+            return crops.clone()
+        batch = bounded(batch)
         return self.change(batch, extent=1.0, seeds=self._own_seeds(batch)).reshape(crops.shape)
 
     def _own_seeds(self, crops: Tensor) -> list[int]:
         """Seeds from the key and the content, so that position in the batch cannot matter."""
+        if not self.draws:
+            return [0] * len(crops)
         rows = crops.detach().to("cpu", torch.float32)
         return [self._key.seed(self.name, row.numpy().tobytes()) for row in rows]
 
     def _change_sample(self, sample: Any) -> Any:
         from PIL.Image import Image as PILImage
         from torchvision import tv_tensors
-        from torchvision.transforms.v2 import functional as v2
 
         leaves, tree = pytree.tree_flatten(sample)
         images = [
@@ -130,21 +135,38 @@ class RegionTransform(nn.Module):
         image = leaves[images[0]]
         if image.ndim != 3:
             raise ShapeError(f"{self.name}: boxes belong to one image (C, H, W), got {tuple(image.shape)}")
-        xyxy = v2.convert_bounding_box_format(boxes[0], new_format=tv_tensors.BoundingBoxFormat.XYXY)
-        changed = self.change_regions(image.as_subclass(Tensor), xyxy.as_subclass(Tensor).float())
+        if tuple(boxes[0].canvas_size) != tuple(image.shape[-2:]):
+            raise ShapeError(
+                f"{self.name}: the boxes are for a picture of (height, width) {tuple(boxes[0].canvas_size)}, the image "
+                f"is {tuple(image.shape[-2:])}; resize both in one transform"
+            )
+        changed = self.change_regions(image.as_subclass(Tensor), self._xyxy(boxes[0]))
         leaves[images[0]] = tv_tensors.wrap(changed, like=image)
         return pytree.tree_unflatten(leaves, tree)
 
+    def _xyxy(self, boxes: Any) -> Tensor:
+        from torchvision.transforms.v2 import functional as v2
+
+        # Floats first: a conversion of integers or halves would round away up to a pixel of the region.
+        exact = boxes.as_subclass(Tensor).double()
+        if boxes.format.value not in ("XYXY", "XYWH", "CXCYWH"):
+            raise ShapeError(
+                f"{self.name}: cannot cover {boxes.format.value} boxes; convert them to upright ones that surround them"
+            )
+        xyxy: Tensor = v2.convert_bounding_box_format(exact, old_format=boxes.format, new_format="XYXY")
+        return xyxy
+
     def change_regions(self, picture: Tensor, boxes: Tensor) -> Tensor:
         """A copy of ``picture (C, H, W)`` with the regions of ``boxes (R, 4)`` xyxy changed."""
-        if not (picture.dtype == torch.uint8 or picture.is_floating_point()):
-            raise ShapeError(f"{self.name}: expected a uint8 or float picture, got {picture.dtype}")
+        if picture.ndim != 3 or not (picture.dtype == torch.uint8 or picture.dtype in FLOATS):
+            raise ShapeError(
+                f"{self.name}: expected a picture (C, H, W), uint8 or float in [0, 1], "
+                f"got {tuple(picture.shape)} {picture.dtype}"
+            )
+        rects = outer_rects(boxes, self.extent, torch.tensor(picture.shape[-2:]))
         out = picture.clone()
-        if len(boxes) == 0:
+        if len(boxes) == 0 or picture.numel() == 0:
             return out
-        if not boxes.isfinite().all():
-            raise ShapeError(f"{self.name}: boxes must be finite")
-        rects = outer_rects(boxes, self.extent)
         crops = cut(picture, rects, self.crop_px)
         changed = self.change(crops, extent=self.extent, seeds=self._own_seeds(crops))
         for box, rect, crop in zip(boxes.tolist(), rects.tolist(), changed, strict=True):
@@ -158,10 +180,10 @@ class RegionTransform(nn.Module):
 
 def in_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` as a float, or a ``ValueError`` that names the range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+    if not low <= value <= high:  # NaN included
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
     return float(value)
 
 

@@ -26,17 +26,16 @@ class Fill(RegionTransform):
 
     def __init__(self, color: str | Sequence[float] = (0.5, 0.5, 0.5), **common: Any) -> None:
         super().__init__(**common)
-        if color != "mean" and not _is_color(color):
-            raise ValueError("color must be 'mean' or three numbers in [0, 1]")
+        if not (_is_color(color) or (isinstance(color, str) and color == "mean")):
+            raise ValueError(f"color must be 'mean' or three numbers in [0, 1], got {color!r}")
         self.color: str | tuple[float, ...] = "mean" if isinstance(color, str) else tuple(map(float, color))
 
     def strength(self) -> dict[str, Any]:
         return {"color": self.color if isinstance(self.color, str) else list(self.color)}
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
-        mean = crops.mean(dim=(-2, -1), keepdim=True)
         if isinstance(self.color, str):
-            return mean.expand_as(crops).clone()
+            return crops.mean(dim=(-2, -1), keepdim=True).expand_as(crops).clone()
         return fill(crops, color=self.color)
 
 

@@ -41,7 +41,10 @@ class Pixelate(RegionTransform):
 
 
 def pixelate(images: Tensor, *, blocks: int) -> Tensor:
-    """A mosaic of ``(B, C, H, W)`` floats with ``blocks`` mean colours along each side."""
+    """A mosaic of ``(B, C, H, W)`` floats with ``blocks`` mean colours along each side.
+
+    A block is never finer than two pixels, or a small picture would come out as it went in.
+    """
     height, width = images.shape[-2:]
-    means = F.adaptive_avg_pool2d(images, (min(blocks, height), min(blocks, width)))
+    means = F.adaptive_avg_pool2d(images, (min(blocks, (height + 1) // 2), min(blocks, (width + 1) // 2)))
     return F.interpolate(means, (height, width), mode="nearest-exact")

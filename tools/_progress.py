@@ -1,0 +1,62 @@
+"""How far a run is: a bar on a terminal, a line every so often elsewhere. Both on stderr, without file names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EVERY_S = 15.0
+
+Show = Callable[[int, int], None]
+"""Takes how many samples are done, and how many of them are withheld."""
+
+
+@contextmanager
+def progress(console: Console, total: int) -> Iterator[Show]:
+    """Shows how far a run is while the context lasts."""
+    if console.is_terminal:
+        with _bar(console, total) as show:
+            yield show
+    else:
+        yield _lines(console, total)
+
+
+@contextmanager
+def _bar(console: Console, total: int) -> Iterator[Show]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("anonymizing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[yellow]{task.fields[withheld]}[/]"),
+    )
+    start = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, speed="", withheld="")
+
+        def show(done: int, withheld: int) -> None:
+            speed = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
+            bar.update(task, completed=done, speed=speed, withheld=f"{withheld} withheld" if withheld else "")
+
+        yield show
+
+
+def _lines(console: Console, total: int) -> Show:
+    last = time.monotonic()
+
+    def show(done: int, withheld: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            console.print(f"{done} of {total} samples, {withheld} withheld", highlight=False)
+
+    return show
