@@ -18,10 +18,6 @@ from anondata.records import Outcome
 from anondata.report import Report, report_of
 from anondata.samples import Sample, Schema
 from anondata.transforms.base import RegionTransform
-from anondata.transforms.fill import Fill
-
-# The last resort covers more than any rung, so that what hung over a rung's edge goes, too.
-LAST_RESORT_COVERAGE = 1.7
 
 
 class Anonymizer:
@@ -123,19 +119,18 @@ def rules_of(policy: Policy) -> dict[str, ContentRules]:
 
 def _content_rules(policy: ContentPolicy) -> ContentRules:
     scan = policy.scan
+    content = ImageContent(quality=policy.encode.quality)
     return ContentRules(
-        content=ImageContent(quality=policy.encode.quality),
+        content=content,
         detectors=tuple(step.make() for step in policy.detect),
-        kinds={kind: _kind_rules(rules) for kind, rules in policy.regions.items()},
+        kinds={kind: _kind_rules(rules, content.blank) for kind, rules in policy.regions.items()},
         scanners=tuple(step.make() for step in scan.detect) if scan else (),
         scan_passes=scan.passes if scan else 0,
     )
 
 
-def _kind_rules(policy: RegionPolicy) -> KindRules:
-    last: tuple[RegionTransform, ...] = ()
-    if policy.on_exhausted == "fill":
-        last = (Fill(coverage=LAST_RESORT_COVERAGE, feather=0.0),)
+def _kind_rules(policy: RegionPolicy, blank: RegionTransform) -> KindRules:
+    last = (blank,) if policy.on_exhausted == "fill" else ()
     tiny = policy.tiny
     return KindRules(
         ladder=tuple(step.make() for step in policy.ladder) + last,

@@ -19,6 +19,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -311,10 +312,21 @@ class Engine:
                 before={n: torch.stack([t.before[n] for t in members]) for n in members[0].before},
                 after={name: matrix[chosen] for name, matrix in after.items()},
                 techniques=tuple(describe(t.technique) for t in members),
+                blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )
             for verifier in members[0].rules.verifiers:
                 for track, verdict in zip(members, _rows(verifier.judge(probe), len(members)), strict=True):
                     track.verdicts += (verdict,)
+
+    def _blank(self, rules: ContentRules, members: Sequence[tuple[_Work, _Track]], name: str, rows: Tensor) -> Tensor:
+        """Templates of some regions of originals that were blanked out; see :class:`anondata.protocols.Probe`."""
+        chosen = [members[row] for row in rows.tolist()]
+        media = [work.media for work, _ in chosen]
+        tracks = [(i, track) for i, (_, track) in enumerate(chosen)]
+        regions = cat_regions([track.region.renumbered(i) for i, track in tracks], self.device)
+        patches = rules.content.change(media, regions, rules.content.blank, [0] * len(chosen))
+        shown = [rules.content.compose(m, [patch]) for m, patch in zip(media, patches, strict=True)]
+        return self._embed(rules, shown, tracks)[name]
 
     @staticmethod
     def _escalate(work: _Work) -> None:
@@ -381,11 +393,11 @@ def _failed_by(track: _Track) -> str:
 
 
 def _rows(verdicts: Verdicts, count: int) -> list[Verdict]:
-    if not len(verdicts.before) == len(verdicts.after) == len(verdicts.passed) == count:
+    columns = (verdicts.before, verdicts.after, verdicts.threshold, verdicts.passed & verdicts.after.isfinite())
+    if any(len(column) != count for column in columns):
         raise ValueError("a verifier returned verdicts of the wrong length")
-    passed = verdicts.passed & verdicts.after.isfinite()
-    columns = (verdicts.before.tolist(), verdicts.after.tolist(), passed.tolist())
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        Verdict(verdicts.verifier, round(b, 5), round(a, 5), verdicts.threshold, bool(ok))
-        for b, a, ok in zip(*columns, strict=True)
+        Verdict(verdicts.verifier, round(b, 5), round(a, 5), round(threshold, 5), bool(ok))
+        for b, a, threshold, ok in rows
     ]

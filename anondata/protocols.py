@@ -5,7 +5,7 @@ Rooms beside the core implement these and are handed in; the core imports none o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -43,22 +43,25 @@ class Probe:
 
     before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
     techniques: what was done to each region, as :func:`anondata.transforms.describe` tells it.
+    blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of the
+        network: ask for the regions that need it.
     """
 
     regions: Regions
     before: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
     techniques: tuple[str, ...]
+    blank: Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores and a bool each. NaN never passes."""
+    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores, thresholds and a bool each. NaN never passes."""
 
     verifier: str
     before: Tensor
     after: Tensor
-    threshold: float
+    threshold: Tensor
     passed: Tensor
 
 
@@ -81,6 +84,11 @@ class ContentType(Protocol[Media]):
 
     ``Media`` is the content type's own decoded form. Nothing here may change its arguments.
     """
+
+    @property
+    def blank(self) -> RegionTransform:
+        """The technique that leaves nothing of a region: the last resort, and what verifiers compare with."""
+        ...
 
     def decode(self, value: Any, device: torch.device) -> Media:
         """The decoded form of a field's value; :class:`UndecodableError` or :class:`FieldTypeError` otherwise."""

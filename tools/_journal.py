@@ -89,6 +89,13 @@ class Journal:
                     journal.entries[read[0]] = read[1]
         return journal
 
+    @classmethod
+    def read_any(cls, path: Path) -> Journal:
+        """The journal of a folder whatever policy and key it is of: for finding what earlier runs wrote."""
+        journal = cls(path, Header("", "", rename=False))
+        journal.entries = dict(read for at, line in journal._lines() if (read := _entry(line, at)))
+        return journal
+
     def open(self) -> None:
         """Makes the file ready to be appended to: a line that a kill cut short is taken away."""
         try:

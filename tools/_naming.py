@@ -57,10 +57,10 @@ def expected_name(name: str) -> str:
     return name + _ALWAYS_CHANGED.get(PurePosixPath(name).suffix.lower(), "")
 
 
-def check_collisions(names: Iterable[tuple[str, int]]) -> None:
-    """Raises ``click.UsageError`` where two sources want one output, or one wants a file where another wants a folder.
+def check_collisions(names: Iterable[tuple[str, int]], *, flat: bool = False) -> None:
+    """Raises ``click.UsageError`` where two sources want one output, or a file where another wants a folder.
 
-    names: of the outputs, each with the number of its SRC.
+    names: of the outputs, each with the number of its SRC. flat: they stand for names in one folder.
     """
     owner: dict[str, int] = {}
     clashes = []
@@ -68,12 +68,12 @@ def check_collisions(names: Iterable[tuple[str, int]]) -> None:
         if name in owner:
             clashes.append((owner[name], src))
         owner.setdefault(name, src)
-    for name, src in owner.items():
+    for name, src in () if flat else owner.items():
         clashes += [(owner[str(p)], src) for p in PurePosixPath(name).parents if str(p) in owner]
     if clashes:
         one, other = clashes[0]
         where = f"SRC {one} and SRC {other}" if one != other else f"SRC {one}"
         raise click.UsageError(
             f"{len(clashes)} output path(s) would be written by two sources, the first of them in {where}; "
-            "anonymize them into different folders, or use --rename"
+            "anonymize them into different folders"
         )

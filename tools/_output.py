@@ -27,7 +27,15 @@ WORK_FOLDER = ".anondata"
 REPORT = "report.json"
 
 # Errors that concern one output and its name. All others (disk full, read-only, I/O) would hit the next sample, too.
-_OF_ONE_SAMPLE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ, errno.ELOOP}
+_OF_ONE_SAMPLE = {
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.ELOOP,
+}
 
 
 class NameRefused(OutputError):
@@ -71,7 +79,9 @@ class OutputFolder:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(self._lock)
-                raise click.UsageError("another run is writing into DST; wait for it, or choose another folder") from None
+                raise click.UsageError(
+                    "another run is writing into DST; wait for it, or choose another folder"
+                ) from None
             shutil.rmtree(self._temps, ignore_errors=True)  # of a run that was killed
             self._temps.mkdir()
         except OSError as error:

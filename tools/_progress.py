@@ -28,7 +28,14 @@ def progress(console: Console, total: int) -> Iterator[Show]:
 
 @contextmanager
 def _bar(console: Console, total: int) -> Iterator[Show]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("anonymizing"),

@@ -91,7 +91,9 @@ def list_sources(given: Sequence[str], *, out: Path) -> Listing:
         sources = _remote(src, number, tally) if _is_url(src) else _local(_plain(src), number, out.resolve(), tally)
         for source in sorted(sources, key=lambda s: s.name):
             if ".." in source.name.split("/"):
-                raise click.UsageError(f"SRC {number} has '..' after a wildcard; its outputs would lie outside of DST")
+                raise click.UsageError(
+                    f"SRC {number} has '..' after a wildcard; its outputs would lie outside of DST"
+                )
             found.setdefault((source.name, source.place), source)
     if not found:
         raise click.UsageError(
@@ -185,7 +187,7 @@ def _remote(src: str, number: int, tally: _Tally) -> Iterator[Source]:
         yield from _remote_files(fs, place, number, tally)
     except (AnondataError, click.ClickException):
         raise
-    except Exception as error:  # noqa: BLE001 - storages raise what they like; its text would name the URL
+    except Exception as error:  # storages raise what they like; its text would name the URL
         raise UnreadableSourceError(f"SRC {number} cannot be listed: {type(error).__name__}") from error
 
 

@@ -61,7 +61,9 @@ class Summary:
         if self.other_files or self.hidden:
             console.print(f"left alone: {self.other_files} other files, {self.hidden} hidden")
         if self.outputs_without_source:
-            console.print(f"left in DST: {self.outputs_without_source} outputs whose sources were not named this time")
+            console.print(
+                f"left in DST: {self.outputs_without_source} outputs whose sources were not named this time"
+            )
         if self.report:
             console.print(f"report: {self.report}", soft_wrap=True, highlight=False)
 

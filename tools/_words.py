@@ -33,7 +33,10 @@ def _content(policy: ContentPolicy) -> list[str]:
 
 
 def _region(policy: RegionPolicy) -> list[str]:
-    lines = [f"{_steps(policy.ladder, ' → ')}; {_EXHAUSTED[policy.on_exhausted]}", f"checked by {_steps(policy.verify)}"]
+    lines = [
+        f"{_steps(policy.ladder, ' → ')}; {_EXHAUSTED[policy.on_exhausted]}",
+        f"checked by {_steps(policy.verify)}",
+    ]
     if policy.tiny:
         lines.append(f"below {policy.tiny.below_px:g} px: {_steps(policy.tiny.ladder, ' → ')}, nothing to check")
     return lines

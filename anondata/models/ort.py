@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,36 +52,28 @@ class OrtRunner:
         threads: int | None = None,
         cuda: bool = False,
     ) -> None:
-        self._graph = graph
-        self._threads = threads or torch.get_num_threads()
-        self._cuda = cuda
         library = _onnxruntime()
-        # Held for as long as the session: it may read them in place.
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3  # its warnings are about graphs that the user cannot change
+        # Held for as long as the session, which may read them in place.
         self._values = {
             name: library.OrtValue.ortvalue_from_numpy(tensor.float().contiguous().numpy())
             for name, tensor in (state or {}).items()
         }
-        self._session = self._open()
-        self._process = os.getpid()
-        self._names = [item.name for item in self._session.get_inputs()]
-        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
-
-    def _open(self) -> Any:
-        library = _onnxruntime()
-        options = library.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3  # its warnings are about graphs that the user cannot change
         if self._values:
             options.add_external_initializers(list(self._values), list(self._values.values()))
-        wanted = ["CUDAExecutionProvider"] if self._cuda else []
+        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
         providers = [name for name in wanted if name in library.get_available_providers()]
         try:
-            return library.InferenceSession(str(self._graph), options, [*providers, "CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  the library's own classes derive from Exception alone
+            self._session = library.InferenceSession(str(graph), options, providers)
+        except Exception as error:  # what the library raises derives from Exception alone
             raise WeightsError(
-                f"ONNX Runtime {library.__version__} cannot load {self._graph} ({type(error).__name__}: {error}). "
+                f"ONNX Runtime {library.__version__} cannot load {graph} ({type(error).__name__}: {error}). "
                 "Upgrade onnxruntime, or ask for backend='torch' where the network has one"
             ) from error
+        self._names = [item.name for item in self._session.get_inputs()]
+        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         arrays = [tensor.detach().to("cpu", torch.float32).contiguous() for tensor in inputs]

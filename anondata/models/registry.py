@@ -21,6 +21,24 @@ import platformdirs
 from anondata.errors import WeightsError
 from anondata.models.fetch import PyPI, Supplied, Url, fetch
 
+__all__ = [
+    "Bundled",
+    "Licence",
+    "PyPI",
+    "Source",
+    "Supplied",
+    "Url",
+    "Weights",
+    "bundled_file",
+    "cache_folder",
+    "check_sha256",
+    "entry",
+    "locate",
+    "pull",
+    "verify",
+    "weights",
+]
+
 OVERRIDE_VARIABLE = "ANONDATA_WEIGHTS"
 
 Loader = Literal["centerface", "dlib-face-resnet", "onnx"]

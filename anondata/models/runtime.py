@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -104,17 +104,43 @@ def load_network(
         WeightsError: unknown name, missing or wrong file, or a combination that does not exist.
         MissingExtraError: the combination needs ONNX Runtime, which is not installed.
     """
+    _check_choice("backend", backend, Backend)
+    _check_choice("precision", precision, Precision)
     weights = entry(name) if isinstance(name, str) else name
     where = torch.device(device)
     if weights.loader == "onnx":
-        if backend == "torch" or precision not in ("auto", "fp32"):
-            raise _no_such(weights, f"backend={backend!r} with precision={precision!r}", "neither")
+        if backend == "torch":
+            raise _no_such(weights, "backend='torch'", "backend='onnxruntime'")
+        if precision not in ("auto", "fp32"):
+            raise _no_such(weights, f"precision={precision!r}", "fp32")
         runner = OrtRunner(locate(weights), cuda=where.type == "cuda")
         return _network(weights, runner, where, "onnxruntime", "fp32")
-    architecture = _ARCHITECTURES[weights.loader]
     if _wants_torch(where, backend, precision):
-        return _load_torch(weights, architecture, where, precision)
-    return _load_ort(weights, architecture, where, precision)
+        return _load_torch(weights, where, precision)
+    return _load_ort(weights, where, precision)
+
+
+def load_module(
+    name: str | Weights, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The torch module of a network with its weights, in evaluation mode, its parameters frozen.
+
+    For what `load_network` does not do: gradients with respect to the input, compilation, export.
+
+    Raises:
+        WeightsError: unknown name, missing or wrong file, or a network that is an ONNX file.
+    """
+    weights = entry(name) if isinstance(name, str) else name
+    if weights.loader == "onnx":
+        raise WeightsError(f"{weights.name!r} is an ONNX file, not a torch module; use load_network")
+    module = _ARCHITECTURES[weights.loader].module()
+    module.load_state_dict(load_file(locate(weights)))
+    module = module.eval().requires_grad_(False)
+    # Channels last is a third faster on CPUs too: 36 ms for 54 (CenterFace, 640x480).
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module.to(device, dtype)
 
 
 def has_vnni() -> bool:
@@ -135,14 +161,11 @@ def _wants_torch(where: torch.device, backend: Backend, precision: Precision) ->
     return backend == "torch"
 
 
-def _load_torch(weights: Weights, architecture: _Architecture, where: torch.device, precision: Precision) -> Network:
+def _load_torch(weights: Weights, where: torch.device, precision: Precision) -> Network:
     if precision == "int8":
-        raise _no_such(weights, "precision='int8' with backend='torch'", "onnxruntime")
+        raise _no_such(weights, "precision='int8' with backend='torch'", "backend='onnxruntime'")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    module = architecture.module()
-    module.load_state_dict(load_file(locate(weights)))
-    module = module.to(where, dtype).eval().requires_grad_(False)
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+    module = load_module(weights, device=where, dtype=dtype)
 
     def run(*inputs: Tensor) -> Outputs:
         with torch.no_grad():
@@ -155,9 +178,10 @@ def _load_torch(weights: Weights, architecture: _Architecture, where: torch.devi
     return _network(weights, run, where, "torch", "bf16" if precision == "bf16" else "fp32")
 
 
-def _load_ort(weights: Weights, architecture: _Architecture, where: torch.device, precision: Precision) -> Network:
+def _load_ort(weights: Weights, where: torch.device, precision: Precision) -> Network:
+    architecture = _ARCHITECTURES[weights.loader]
     if precision == "bf16":
-        raise _no_such(weights, "precision='bf16' with backend='onnxruntime'", "torch")
+        raise _no_such(weights, "precision='bf16' with backend='onnxruntime'", "backend='torch'")
     if architecture.int8 and (precision == "int8" or (precision == "auto" and has_vnni())):
         quantized = entry(architecture.int8)
         runner = OrtRunner(locate(quantized))
@@ -185,6 +209,12 @@ def _network(
 
 def _reload(weights: Weights, device: str, backend: Backend, precision: Precision) -> Network:
     return load_network(weights, device=device, backend=backend, precision=precision)
+
+
+def _check_choice(what: str, found: str, choices: object) -> None:
+    if found not in get_args(choices):
+        expected = ", ".join(repr(choice) for choice in get_args(choices))
+        raise WeightsError(f"unknown {what} {found!r}; expected one of {expected}")
 
 
 def _no_such(weights: Weights, found: str, instead: str) -> WeightsError:

@@ -41,13 +41,13 @@ class RegionTransform(nn.Module):
         key: the secret that random techniques draw from when used alone; the engine hands in its own seeds.
 
     Raises:
-        ShapeError: for anything that is neither of the two inputs, so that nothing passes unchanged unnoticed, and for
-            boxes that are rotated, not finite, inside out or made for a picture of another size.
+        ShapeError: for anything that is neither of the two inputs, so that nothing passes unchanged unnoticed, and
+            for boxes that are rotated, not finite, inside out or made for a picture of another size.
     """
 
     name: ClassVar[str]
     crop_px: ClassVar[int] = 128
-    draws: ClassVar[bool] = False  # whether the result depends on the seeds
+    draws: bool = True  # whether seeds matter; a technique that says no is spared their making
 
     def __init__(
         self,
@@ -137,8 +137,8 @@ class RegionTransform(nn.Module):
             raise ShapeError(f"{self.name}: boxes belong to one image (C, H, W), got {tuple(image.shape)}")
         if tuple(boxes[0].canvas_size) != tuple(image.shape[-2:]):
             raise ShapeError(
-                f"{self.name}: the boxes are for a picture of (height, width) {tuple(boxes[0].canvas_size)}, the image "
-                f"is {tuple(image.shape[-2:])}; resize both in one transform"
+                f"{self.name}: the boxes are for a picture of height and width {tuple(boxes[0].canvas_size)}, "
+                f"the image has {tuple(image.shape[-2:])}; resize both in one transform"
             )
         changed = self.change_regions(image.as_subclass(Tensor), self._xyxy(boxes[0]))
         leaves[images[0]] = tv_tensors.wrap(changed, like=image)
@@ -147,12 +147,12 @@ class RegionTransform(nn.Module):
     def _xyxy(self, boxes: Any) -> Tensor:
         from torchvision.transforms.v2 import functional as v2
 
-        # Floats first: a conversion of integers or halves would round away up to a pixel of the region.
-        exact = boxes.as_subclass(Tensor).double()
         if boxes.format.value not in ("XYXY", "XYWH", "CXCYWH"):
             raise ShapeError(
-                f"{self.name}: cannot cover {boxes.format.value} boxes; convert them to upright ones that surround them"
+                f"{self.name}: expected upright boxes, got {boxes.format.value}; pass the upright boxes around them"
             )
+        # Floats first: a conversion of integers or halves would round away up to a pixel of the region.
+        exact = boxes.as_subclass(Tensor).to("cpu", torch.float64)
         xyxy: Tensor = v2.convert_bounding_box_format(exact, old_format=boxes.format, new_format="XYXY")
         return xyxy
 

@@ -23,6 +23,7 @@ class Fill(RegionTransform):
     """
 
     name = "fill"
+    draws = False
 
     def __init__(self, color: str | Sequence[float] = (0.5, 0.5, 0.5), **common: Any) -> None:
         super().__init__(**common)

@@ -29,7 +29,6 @@ class Noise(RegionTransform):
     """
 
     name = "noise"
-    draws = True
 
     def __init__(self, std: float = 1.0, cells: int = 16, **common: Any) -> None:
         super().__init__(**common)

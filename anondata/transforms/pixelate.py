@@ -8,17 +8,29 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.transforms.base import RegionTransform
+from anondata.kernels import bounded
+from anondata.randomness import normal
+from anondata.transforms.base import RegionTransform, in_range
+
+GREY = 0.5  # what contrast is taken away towards
 
 
 class Pixelate(RegionTransform):
-    """Replaces a region by a mosaic of its own mean colours.
+    """Replaces a region by a mosaic of its own mean colours, each shifted at random.
+
+    A plain mosaic (``noise=0``) keeps few naive attackers out of their guess and no parrot: of two blocks a side a
+    third of 51 people was still found by an attacker who pixelates their gallery alike, by skin, hair and light
+    alone. Noise on each block's colour takes that from them, and the picture keeps its look.
 
     Args:
         blocks: blocks along the region's side, 1 to 64: a number, not a size in pixels, so that strength does not
             fall as faces grow. A crop that reaches beyond its region never gets more blocks a region than this.
+        noise: standard deviation of the shift of each block and channel on the [0, 1] scale, 0 to 10.
+        contrast: what is left of each block's difference from middle grey, 0 to 1. Low contrast with a little noise hides
+            as much as full contrast with much noise, and is easier on the eye and on a model.
 
-    Source: Newton, Sweeney, Malin (2005) for why a mosaic of many blocks does not hide a face from a machine.
+    Source: Newton, Sweeney, Malin (2005) for why a mosaic does not hide a face from a machine; Fan (2018),
+    doi 10.1007/978-3-319-95729-6_10, for noise on the blocks of a mosaic.
 
     >>> import torch
     >>> len(Pixelate(blocks=4)(torch.rand(1, 1, 64, 64)).unique())
@@ -27,24 +39,30 @@ class Pixelate(RegionTransform):
 
     name = "pixelate"
 
-    def __init__(self, blocks: int = 5, **common: Any) -> None:
+    def __init__(self, blocks: int = 5, noise: float = 0.0, contrast: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
         if isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= 64:
             raise ValueError(f"blocks must be a whole number between 1 and 64, got {blocks!r}")
         self.blocks = blocks
+        self.noise = in_range("noise", noise, 0.0, 10.0)
+        self.contrast = in_range("contrast", contrast, 0.0, 1.0)
+        self.draws = self.noise > 0
 
     def strength(self) -> dict[str, Any]:
-        return {"blocks": self.blocks}
+        return {"blocks": self.blocks, "noise": self.noise, "contrast": self.contrast}
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
-        return pixelate(crops, blocks=max(1, int(self.blocks * extent)))
+        colors = block_colors(crops, blocks=max(1, int(self.blocks * extent)))
+        colors = GREY + self.contrast * (colors - GREY)
+        if self.noise:
+            colors = bounded(colors + self.noise * normal(seeds, colors.shape[1:]).to(colors))
+        return F.interpolate(colors, crops.shape[-2:], mode="nearest-exact")
 
 
-def pixelate(images: Tensor, *, blocks: int) -> Tensor:
-    """A mosaic of ``(B, C, H, W)`` floats with ``blocks`` mean colours along each side.
+def block_colors(images: Tensor, *, blocks: int) -> Tensor:
+    """Mean colours ``(B, C, blocks, blocks)`` of the blocks of ``(B, C, H, W)`` floats.
 
     A block is never finer than two pixels, or a small picture would come out as it went in.
     """
     height, width = images.shape[-2:]
-    means = F.adaptive_avg_pool2d(images, (min(blocks, (height + 1) // 2), min(blocks, (width + 1) // 2)))
-    return F.interpolate(means, (height, width), mode="nearest-exact")
+    return F.adaptive_avg_pool2d(images, (min(blocks, (height + 1) // 2), min(blocks, (width + 1) // 2)))

@@ -17,7 +17,6 @@ from torch import Tensor
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.detectors.pyramid import box_iou
 from anondata.detectors.yunet import YuNetDetector
-from anondata.kernels import outer_rects
 from anondata.protocols import Detector
 from anondata.regions import Regions
 from anondata.tools.bench._common import data_folder, load, save, show
@@ -48,7 +47,9 @@ def held(truth: Tensor, found: Regions, *, extent: float = 1.3) -> Tensor:
     """``(N,)`` bool: at least 95 % of each true box lies in one detection's covered area."""
     if not len(found):
         return torch.zeros(len(truth), dtype=torch.bool)
-    areas = outer_rects(found.boxes, extent).float()
+    half = found.sizes * (extent / 2)
+    centre = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    areas = torch.cat([centre - half, centre + half], dim=1)
     low = torch.maximum(truth[:, None, :2], areas[None, :, :2])
     high = torch.minimum(truth[:, None, 2:], areas[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)

@@ -63,7 +63,7 @@ def main() -> None:
             for attacker in ("naive", "parrot")
         }
         detected = {
-            f"found at threshold {t:g}": share([found(p, width_px, CenterFaceDetector(t, 12)) for p in portraits()])
+            f"found at threshold {t:g}": share([found(p, width_px, CenterFaceDetector(t)) for p in portraits()])
             for t in (0.35, 0.2)
         }
         rows.append([width_px, *(cell(v) for v in (attacks | detected).values())])

@@ -33,14 +33,17 @@ ATTACKERS = ("naive", "parrot")
 def techniques() -> Iterator[RegionTransform]:
     """Strengths and shapes from which the default ladders are chosen."""
     key = RunKey(b"benchmark, not a secret")
-    for blocks in (8, 6, 5, 4, 3, 2):
+    for blocks in (8, 6, 4, 2):
         yield Pixelate(blocks)
-    for blocks in (5, 4, 3):
-        yield Pixelate(blocks, shape="ellipse")
-    for blocks in (5, 4, 3):
-        yield Pixelate(blocks, coverage=1.5)
-    for blocks in (4, 3):
-        yield Pixelate(blocks, coverage=1.5, shape="ellipse")
+    yield Pixelate(4, coverage=1.5)
+    yield Pixelate(4, shape="ellipse")
+    for blocks in (8, 6, 4):
+        for noise in (0.1, 0.2, 0.3, 0.5, 1.0):
+            yield Pixelate(blocks, noise, key=key)
+    for noise in (0.3, 0.5):
+        yield Pixelate(6, noise, key=key, shape="ellipse")
+        yield Pixelate(6, noise, key=key, coverage=1.5)
+        yield Pixelate(6, noise, key=key, coverage=1.5, shape="ellipse")
     yield Fill()
     yield Fill(shape="ellipse")
     yield Fill(coverage=1.5, shape="ellipse")
@@ -50,7 +53,7 @@ def techniques() -> Iterator[RegionTransform]:
     yield Fill("mean", coverage=1.5)
     for sigma in (0.05, 0.1, 0.2, 0.3, 0.5):
         yield GaussianBlur(sigma)
-    for std, cells in ((0.5, 16), (1.0, 16), (1.0, 8), (2.0, 8), (2.0, 16)):
+    for std, cells in ((0.3, 16), (0.5, 16), (1.0, 16), (1.0, 8), (2.0, 8), (2.0, 16)):
         yield Noise(std, cells, key=key)
 
 

@@ -1,0 +1,229 @@
+"""A job: everything that ``anondata anonymize`` was asked for, and how it is carried out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from anondata.errors import AnondataError, OutputError, PolicyError
+from anondata.tools import cli
+from anondata.tools._journal import FILE, Header, Journal
+from anondata.tools._keys import run_key
+from anondata.tools._naming import expected_name
+from anondata.tools._output import REPORT, WORK_FOLDER, OutputFolder
+from anondata.tools._progress import progress
+from anondata.tools._sources import Listing, Source
+from anondata.tools._summary import Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from anondata.policy import Policy
+    from anondata.randomness import RunKey
+    from anondata.tools._run import Names, Run
+
+# One picture at a time on a CPU: no slower than 2, 4 or 8 (each thread is busy either way), the least memory, and a
+# result that cannot depend on its neighbours. On a GPU small batches keep the device fed.
+BATCH_CPU, BATCH_CUDA = 1, 8
+WORKERS_CUDA = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for, checked as far as that goes without reading a picture."""
+
+    policy: Policy
+    device: str
+    listing: Listing
+    chosen: tuple[Source, ...]
+    out: Path
+    key_file: Path | None
+    rename: bool
+    workers: int
+    overwrite: bool
+    as_json: bool
+    list_withheld: Path | None
+
+
+def rehearse(job: Job) -> int:
+    """``--dry-run``: says what would be done, and does nothing of it."""
+    from anondata.tools._run import is_done
+    from anondata.tools._words import in_words
+
+    key, done = run_key(job.out, job.key_file, create=False), 0
+    if key and not job.overwrite:
+        names, journal = _bookkeeping(job, key)
+        entries = ((journal.entries.get(names.sample(s)), s) for s in job.chosen)
+        folder = OutputFolder(job.out)
+        done = sum(is_done(entry, names.version(s), folder) for entry, s in entries if entry)
+    listing = job.listing
+    if job.as_json:
+        left = {"other_files": listing.other_files, "hidden": listing.hidden}
+        body = {"format": "anondata.dry_run/1", "policy": job.policy.name, "fingerprint": job.policy.fingerprint}
+        click.echo(json.dumps({**body, "samples": len(job.chosen), "skipped_done": done, "left_alone": left}))
+        return cli.OK
+    for line in in_words(job.policy):
+        click.echo(line)
+    click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
+    click.echo(f"left alone: {listing.other_files} other files, {listing.hidden} hidden")
+    click.echo(f"{job.workers} worker(s) on {job.device}")
+    return cli.OK
+
+
+def execute(job: Job) -> int:
+    """Runs the job and returns the exit code."""
+    from rich.console import Console
+
+    key = run_key(job.out, job.key_file)
+    if key is None:  # pragma: no cover - it is made when it is not there
+        raise OutputError("there is no run key")
+    console, withheld = Console(stderr=True), list[tuple[str, str]]()
+    with OutputFolder(job.out) as folder:
+        names, journal = _bookkeeping(job, key, folder)
+        with _torch_threads(job):
+            run = _run(job, key, folder, names, journal, withheld)
+            with progress(console, len(job.chosen)) as show:
+                run.go(show)
+        report = None if run.error or run.interrupted else _write_report(job, run)
+        _write_list(job, withheld)
+        summary = _summarize(job, run, report)
+    _tell(job, summary, console)
+    if run.error:
+        raise run.error
+    return summary.exit_code
+
+
+def _run(
+    job: Job, key: RunKey, folder: OutputFolder, names: Names, journal: Journal, withheld: list[tuple[str, str]]
+) -> Run:
+    from anondata.anonymizer import Anonymizer
+    from anondata.tools._run import Run
+
+    def note(source: Source, reason: str) -> None:
+        if job.list_withheld:
+            withheld.append((reason, source.place))
+
+    return Run(
+        anonymizer=Anonymizer(job.policy, device=job.device, run_key=key),
+        folder=folder,
+        journal=journal,
+        names=names,
+        sources=job.chosen,
+        workers=min(job.workers, len(job.chosen)),
+        batch=BATCH_CPU if job.device == "cpu" else BATCH_CUDA,
+        on_withheld=note,
+    )
+
+
+def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> tuple[Names, Journal]:
+    """Names and the journal; with a folder, which then must be locked, the journal is made ready to be written."""
+    from anondata.tools._run import Names
+
+    header = Header(job.policy.fingerprint, key.name("journal"), job.rename)
+    path = job.out / WORK_FOLDER / FILE
+    if folder and job.overwrite:
+        for entry in Journal.read_any(path).entries.values():
+            if entry.output:
+                folder.remove(entry.output)
+        folder.remove(f"{WORK_FOLDER}/{FILE}")
+    journal = Journal.read(path, header)
+    if folder:
+        folder.remove(REPORT)  # it would not be about this run while that is going on
+        journal.open()
+    sources = job.listing.sources
+    taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
+    return Names(key, job.rename, taken), journal
+
+
+def _write_report(job: Job, run: Run) -> Path:
+    """report.json: every output that lies in the folder, and what was withheld of the sources at hand."""
+    listed = {run.names.sample(source) for source in job.listing.sources}
+    report = run.journal.report(
+        job.policy,
+        lambda key, entry: run.folder.has(entry.output) if entry.released else key in listed,
+    )
+    run.folder.write(REPORT, report.to_json().encode())
+    return run.folder.path / REPORT
+
+
+def _summarize(job: Job, run: Run, report: Path | None) -> Summary:
+    tally, own = run.tally, run.tally.done - run.tally.skipped
+    listed = {run.names.sample(source) for source in job.listing.sources}
+    orphans = sum(e.released and k not in listed and run.folder.has(e.output) for k, e in run.journal.entries.items())
+    code = cli.SOME_WITHHELD if tally.withheld else cli.OK
+    return Summary(
+        policy=job.policy.name,
+        fingerprint=job.policy.fingerprint,
+        samples=len(job.chosen),
+        released=tally.released,
+        withheld=dict(tally.withheld),
+        skipped_done=tally.skipped,
+        not_reached=len(job.chosen) - tally.done,
+        regions=tally.regions,
+        other_files=job.listing.other_files,
+        hidden=job.listing.hidden,
+        outputs_without_source=orphans,
+        seconds=round(run.seconds, 3),
+        images_per_s=round(own / run.seconds, 3) if own and run.seconds else None,
+        report=str(report) if report else None,
+        exit_code=_error_code(run.error) if run.error else cli.INTERRUPTED if run.interrupted else code,
+        error=_error_words(run.error)
+        or ("interrupted; the same command goes on from here" if run.interrupted else None),
+    )
+
+
+def _error_code(error: Exception) -> int:
+    return cli.USAGE if isinstance(error, PolicyError) else cli.FAILURE
+
+
+def _error_words(error: Exception | None) -> str | None:
+    if error is None:
+        return None
+    return str(error) if isinstance(error, AnondataError) else type(error).__name__
+
+
+def _tell(job: Job, summary: Summary, console: Console) -> None:
+    summary.show(console)
+    if job.as_json:
+        click.echo(json.dumps(summary.to_json()))
+    if summary.exit_code == cli.INTERRUPTED:
+        console.print(summary.error)
+
+
+def _write_list(job: Job, withheld: list[tuple[str, str]]) -> None:
+    if job.list_withheld:
+        # JSON strings: a name may hold a tab, a line break, or bytes that are no text.
+        lines = [f"{reason}\t{json.dumps(place)}\n" for reason, place in sorted(withheld)]
+        with open(os.open(job.list_withheld, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(lines)
+
+
+@contextlib.contextmanager
+def _torch_threads(job: Job) -> Iterator[None]:
+    """Divides the cores between the workers; networks take their number of threads when they are loaded."""
+    import torch
+
+    before = torch.get_num_threads()
+    if job.workers > 1:
+        torch.set_num_threads(max(1, usable_cores() // job.workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_workers(device: str) -> int:
+    """How many threads keep a device busy."""
+    return usable_cores() if device == "cpu" else WORKERS_CUDA

@@ -1,0 +1,122 @@
+"""``anondata anonymize``: photos in, verified anonymized photos out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from anondata.errors import PolicyError
+from anondata.tools._job import Job, default_workers, execute, rehearse
+from anondata.tools._naming import check_collisions, expected_name
+from anondata.tools._output import check_usable
+from anondata.tools._sources import list_sources
+
+if TYPE_CHECKING:
+    from anondata.policy import Policy
+
+
+@click.command("anonymize")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@click.option("--out", metavar="DST", required=True, help="Local folder for the results; made where it is not there.")
+@click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@click.option("--rename", is_flag=True, help="Name outputs by keyed hashes in one flat folder: names identify, too.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in an order that stays.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads.  [default: cores; 4 on CUDA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Run key, at least 16 bytes.  [default: one made for DST, kept in your state folder, see ANONDATA_STATE]",
+)
+@click.option(
+    "--list-withheld",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write reason and path of each withheld sample into this file, outside of DST. Names are never printed.",
+)
+@click.option("--overwrite", is_flag=True, help="Remove what earlier runs wrote into DST and do everything again.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; read no picture, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def command(
+    sources: tuple[str, ...],
+    out: str,
+    policy: str,
+    rename: bool,
+    limit: int | None,
+    workers: int | None,
+    device: str,
+    key_file: Path | None,
+    list_withheld: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Anonymize photos and write those that pass every check into the folder DST.
+
+    SRC is a file, a folder (with all folders in it), a glob, or a URL that fsspec can read. In folders and globs
+    images are chosen by suffix (jpg jpeg png webp gif tif tiff bmp); other files and hidden ones are never copied.
+    The structure below each SRC is kept. A picture that is written in another format than its name says gets a second
+    suffix: x.gif becomes x.gif.png.
+
+    The same command run again does only what is missing. DST/.anondata keeps track of that by keyed hashes; it need
+    not be published. Exit code 0: all released, 3: some withheld, 2: usage, 1: failure, 130: interrupted.
+    """
+    folder = _folder(out)
+    chosen_policy, chosen_device = known_policy(policy), usable_device(device)
+    _check_list_file(list_withheld, folder)
+    listing = list_sources(sources, out=folder)
+    check_usable(folder, overwrite=overwrite)
+    check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
+    job = Job(
+        policy=chosen_policy,
+        device=chosen_device,
+        listing=listing,
+        chosen=listing.sources[:limit],
+        out=folder,
+        key_file=key_file,
+        rename=rename,
+        workers=workers or default_workers(chosen_device),
+        overwrite=overwrite,
+        as_json=as_json,
+        list_withheld=list_withheld,
+    )
+    code = rehearse(job) if dry_run else execute(job)
+    click.get_current_context().exit(code)
+
+
+def _folder(out: str) -> Path:
+    if "://" in out or "::" in out:
+        raise click.UsageError("DST is a URL; results are written into a local folder only, upload them afterwards")
+    return Path(out)
+
+
+def known_policy(policy: str) -> Policy:
+    """The policy of an option; ``click.UsageError`` lists the presets when there is none."""
+    from anondata.policy import load_policy, presets
+
+    try:
+        return load_policy(policy)
+    except PolicyError as error:
+        raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
+
+
+def usable_device(device: str) -> str:
+    """The device of an option; ``click.UsageError`` when nothing can be computed there."""
+    import torch
+
+    from anondata.anonymizer import choose_device
+
+    try:
+        chosen = choose_device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise click.UsageError(f"device {device!r} cannot be used here; try auto, or cpu") from error
+    return str(chosen)
+
+
+def _check_list_file(path: Path | None, out: Path) -> None:
+    if path and path.resolve().is_relative_to(out.resolve()):
+        raise click.UsageError("--list-withheld holds names of originals; it must not lie in DST")
+    if path and not path.parent.is_dir():
+        raise click.UsageError("the folder of --list-withheld does not exist")

@@ -1,0 +1,117 @@
+"""``anondata preview``: a page of before and after, for the eyes of whoever holds the originals."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from anondata.errors import OutputError, UndecodableError
+from anondata.tools import cli
+from anondata.tools._output import enclosing_output
+from anondata.tools._page import MARK, Face, Pair, page
+from anondata.tools._sources import Source, list_sources
+
+if TYPE_CHECKING:
+    from anondata.anonymizer import Anonymizer
+    from anondata.records import Outcome, RegionRecord
+
+THUMBNAIL_PX = 640
+
+
+@click.command("preview")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@click.option("--out", metavar="PAGE.html", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--limit", type=click.IntRange(1, 500), default=24, show_default=True, help="At most N pictures.")
+@click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+def command(sources: tuple[str, ...], out: Path, limit: int, policy: str, device: str) -> None:
+    """Write one HTML page of before/after pairs with each face's technique and scores.
+
+    The page HOLDS ORIGINALS: it is for you alone, readable by you only, and is never written into a folder that
+    `anondata anonymize` wrote. SRC is what `anondata anonymize` takes. Exit code 3 when a picture was withheld.
+    """
+    from anondata.anonymizer import Anonymizer
+    from anondata.tools.anonymize import known_policy, usable_device
+
+    _check(out)
+    chosen, where = known_policy(policy), usable_device(device)
+    listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources[:limit]
+    anonymizer = Anonymizer(chosen, device=where)
+    pairs = [_pair(anonymizer, source) for source in listed]
+    _write(out, page(chosen, pairs))
+    withheld = sum(pair.after is None for pair in pairs)
+    click.echo(f"{len(pairs)} pictures, {withheld} withheld: {out}")
+    click.echo("The page holds originals; do not publish it.", err=True)
+    click.get_current_context().exit(cli.SOME_WITHHELD if withheld else cli.OK)
+
+
+def _check(out: Path) -> None:
+    if enclosing_output(out.parent):
+        raise click.UsageError(
+            "the page would hold originals, and lie in a folder of anonymized files; write it elsewhere"
+        )
+    if not out.parent.is_dir():
+        raise click.UsageError("the folder of --out does not exist")
+    if out.exists() and MARK.encode() not in out.read_bytes()[:400]:
+        raise click.UsageError("--out is a file that is no preview; it is not overwritten")
+
+
+def _pair(anonymizer: Anonymizer, source: Source) -> Pair:
+    try:
+        data = source.read()
+    except Exception:  # noqa: BLE001 - storages raise what they like
+        return Pair(None, None, "unreadable", ())
+    [outcome] = anonymizer.anonymize([data])
+    image = getattr(outcome, "image", None)
+    after = thumbnail(image) if isinstance(image, bytes) else None
+    return Pair(thumbnail(data), after, getattr(outcome, "reason", ""), _faces(outcome))
+
+
+def _faces(outcome: Outcome) -> tuple[Face, ...]:
+    return tuple(face for region in outcome.record.regions for face in _rows(region))
+
+
+def _rows(region: RegionRecord) -> list[Face]:
+    """A row for each verifier, and one for a region that none had to look at."""
+    words = (
+        region.kind,
+        region.size_px,
+        region.found_by,
+        region.technique,
+        "tiny" if region.tiny else str(region.rung),
+    )
+    if not region.verdicts:
+        return [Face(*words, verifier="", distance=None, threshold=None, passed=None)]
+    return [Face(*words, v.verifier, v.score_after, v.threshold, v.passed) for v in region.verdicts]
+
+
+def thumbnail(data: bytes) -> str | None:
+    """A picture of at most 640 px as a data URL, without metadata; None for what cannot be decoded."""
+    from anondata.content import codec
+
+    try:
+        image = codec.to_pil(codec.decode(data)).convert("RGB")
+    except UndecodableError:
+        return None
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _write(out: Path, text: str) -> None:
+    """Writes the page whole or not at all, readable by its owner only."""
+    part = out.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        os.replace(part, out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"the page cannot be written: {error.strerror}") from error
