@@ -103,7 +103,7 @@ def _check(counts: Any) -> None:
 
 
 def _counts(outcome: Outcome) -> dict[str, Any]:
-    notes = {note: 1 for note in outcome.record.notes}
+    notes = dict.fromkeys(outcome.record.notes, 1)
     if isinstance(outcome, Withheld):
         return {"samples": {"seen": 1, "released": 0}, "withheld": {outcome.reason: 1}, "notes": notes}
     counts: dict[str, Any] = {

@@ -57,7 +57,11 @@ class Names:
         if self.rename:
             return self.key.name("output", source.name.encode("utf-8", "surrogateescape")) + suffix
         name = with_suffix(source.name, suffix)
-        return None if name in self.taken and name not in (source.name, expected_name(source.name)) else name
+        return name if self.may_have(source, name) else None
+
+    def may_have(self, source: Source, name: str) -> bool:
+        """Whether an output name is the source's own, or nobody's."""
+        return name not in self.taken or name in (source.name, expected_name(source.name))
 
 
 @dataclass
@@ -159,7 +163,7 @@ class Run:
         if isinstance(outcome, Released):
             outcome, output, digest = self._write(source, outcome)
         old = self.journal.entries.get(key)
-        if old and old.output and old.output != output and old.output not in self.names.taken:
+        if old and old.output and old.output != output and self.names.may_have(source, old.output):
             self.folder.remove(old.output)
         reason = outcome.reason if isinstance(outcome, Withheld) else ""
         regions = len(outcome.record.regions) if outcome.released else 0

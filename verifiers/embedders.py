@@ -65,7 +65,7 @@ def _batched(name: str, faces: Tensor, *, dimensions: int) -> Tensor:
         return torch.zeros(0, dimensions, device=faces.device)
     run = network(name, faces.device)
     out: list[Tensor] = []
-    for part in faces.split(BATCH):
-        result = run(part)
+    for start in range(0, len(faces), BATCH):
+        result = run(faces[start : start + BATCH])
         out.append(result if isinstance(result, Tensor) else result[0])
     return torch.cat(out).float()

@@ -13,7 +13,6 @@ from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.calibration import shipped
 from anondata.verifiers.embedders import EMBEDDERS
 
-
 BLANK_SLACK = 0.02  # of a distance: encoding alone moves the template of a blanked region by less
 
 

@@ -19,7 +19,6 @@ from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
 
-
 # The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
 BLANK = Fill(coverage=1.7, feather=0.0)
 
@@ -216,5 +215,6 @@ def _to_value(media: ImageMedia) -> Any:
 
 def _luma(pixels: Tensor) -> Tensor:
     """``(1, H, W)`` of ``(3, H, W)``: a grey picture's channels differ only where a technique coloured them."""
-    grey = pixels.float().mul(pixels.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32).view(3, 1, 1)).sum(0)
+    red, green, blue = pixels if pixels.dtype == torch.float64 else pixels.float()
+    grey: Tensor = red + 0.587 * (green - red) + 0.114 * (blue - red)  # exact where the channels agree
     return (grey.round() if pixels.dtype == torch.uint8 else grey)[None].to(pixels.dtype)

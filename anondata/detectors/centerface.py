@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.detectors import pyramid
@@ -62,17 +61,28 @@ def decode(heat: Tensor, scale: Tensor, offset: Tensor, landmarks: Tensor, *, th
     scale: ``(B, 2, h, w)`` log height and width in cells. offset: ``(B, 2, h, w)`` vertical, horizontal.
     landmarks: ``(B, 10, h, w)`` five times vertical, horizontal, relative to the box.
     """
-    peak = (heat >= threshold) & (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
-    image, _, row, column = peak.nonzero(as_tuple=True)
+    image, _, row, column = (heat >= threshold).nonzero(as_tuple=True)
+    peak = _is_peak(heat, image, row, column)
+    image, row, column = image[peak], row[peak], column[peak]
     high, wide = (STRIDE * scale[image, i, row, column].clamp(max=12).exp() for i in (0, 1))
     centre_y = STRIDE * (row + offset[image, 0, row, column] + 0.5)
     centre_x = STRIDE * (column + offset[image, 1, row, column] + 0.5)
     left, top = centre_x - wide / 2, centre_y - high / 2
-    relative = landmarks[image, :, row, column].unflatten(1, (5, 2))
+    relative = landmarks[image, :, row, column].reshape(-1, 5, 2)
     points = relative.flip(2) * _pair(wide, high)[:, None] + _pair(left, top)[:, None]
     boxes = _pair(left, top).repeat(1, 2)
     boxes[:, 2:] += _pair(wide, high)
     return Regions(image, boxes, points, heat[image, 0, row, column], ("face",) * len(image))
+
+
+def _is_peak(heat: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Which cells are no lower than their eight neighbours; looks at candidates only, of which there are few."""
+    height, width = heat.shape[2:]
+    around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+    neighbours = [
+        heat[image, 0, (row + y).clamp(0, height - 1), (column + x).clamp(0, width - 1)] for y, x in around
+    ]
+    return heat[image, 0, row, column] >= torch.stack(neighbours).amax(dim=0)
 
 
 def _pair(x: Tensor, y: Tensor) -> Tensor:

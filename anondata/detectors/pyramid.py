@@ -100,9 +100,11 @@ def _chunks(tiles: list[_Tile]) -> Iterator[list[_Tile]]:
 
 def _run(tiles: list[_Tile], network: Network) -> Regions:
     height, width = tiles[0].pixels.shape[1:]
-    right, bottom = -width % MULTIPLE, -height % MULTIPLE
-    batch = torch.stack([tile.pixels for tile in tiles]).float()
-    found = network(F.pad(batch, (0, right, 0, bottom)))
+    shape = (len(tiles), 3, height + -height % MULTIPLE, width + -width % MULTIPLE)
+    batch = torch.zeros(shape, device=tiles[0].pixels.device)
+    for i, tile in enumerate(tiles):
+        batch[i, :, :height, :width].copy_(tile.pixels)  # converts, pads and brings channels first in one pass
+    found = network(batch)
     origin = found.boxes.new_tensor([tile.origin for tile in tiles])[found.image]
     scale = found.boxes.new_tensor([tile.scale for tile in tiles])[found.image]
     return Regions(

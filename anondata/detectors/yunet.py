@@ -38,7 +38,7 @@ class YuNetDetector:
         run = network("yunet", batch.device)
         parts = []
         for i, picture in enumerate(batch):  # the published file has a batch of one
-            maps = run(picture[None].flip(1))
+            maps = tuple(run(picture[None].flip(1)))  # blue first
             per_stride = [decode(maps, k, picture, threshold=self.threshold) for k in range(len(STRIDES))]
             parts.append(cat_regions(per_stride).renumbered(i))
         return cat_regions(parts, batch.device)
@@ -54,7 +54,7 @@ def decode(maps: Sequence[Tensor], level: int, picture: Tensor, *, threshold: fl
     cell = torch.stack([kept % columns, kept // columns], dim=1).float()
     centre = (cell + boxes[kept, :2]) * stride
     half = boxes[kept, 2:].clamp(max=12).exp() * stride / 2
-    landmarks = (points[kept].unflatten(1, (5, 2)) + cell[:, None]) * stride
+    landmarks = (points[kept].reshape(-1, 5, 2) + cell[:, None]) * stride
     return Regions(
         torch.zeros_like(kept),
         torch.cat([centre - half, centre + half], dim=1),

@@ -1,11 +1,19 @@
-"""What every test of a technique needs: devices and a real photo."""
+"""What every test of a technique needs: the techniques, devices and a real photo."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import skimage.data
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
+
+from anondata.components import TABLES, build
+from anondata.randomness import RunKey
+from anondata.transforms import RegionTransform
 
 FACE = (175, 60, 275, 200)  # the astronaut's face, x0, y0, x1, y1
 
@@ -33,3 +41,55 @@ def face_crop(astronaut: Tensor) -> Tensor:
     """``(1, 3, 140, 100)`` float in [0, 1]."""
     x0, y0, x1, y1 = FACE
     return astronaut[None, :, y0:y1, x0:x1].float() / 255
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in TABLES["technique"]},
+    "fill_mean": ("fill", {"color": "mean"}),
+    "pixelate_noise": ("pixelate", {"noise": 0.3}),
+    "ellipse": ("pixelate", {"shape": "ellipse", "feather": 0.0}),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    """The name of a technique with some parameters, for ``make``."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[str]:
+    return list(CASES)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., RegionTransform]:
+    """The technique of a case, always with the same key unless told another."""
+
+    def made(case: str, **more: Any) -> RegionTransform:
+        name, params = CASES[case]
+        technique: RegionTransform = build(
+            "technique", name, {"key": RunKey(b"a secret of enough bytes"), **params, **more}
+        )
+        return technique
+
+    return made
+
+
+@pytest.fixture
+def technique(case: str, make: Callable[..., RegionTransform]) -> RegionTransform:
+    return make(case)
+
+
+@pytest.fixture(scope="session")
+def sample_of() -> Callable[[Tensor, Tensor], dict[str, Any]]:
+    """A torchvision sample of a picture and xyxy boxes."""
+
+    def wrapped(picture: Tensor, boxes: Tensor) -> dict[str, Any]:
+        size = (picture.shape[-2], picture.shape[-1])
+        return {
+            "image": tv_tensors.Image(picture),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        }
+
+    return wrapped

@@ -40,10 +40,12 @@ def techniques() -> Iterator[RegionTransform]:
     for blocks in (8, 6, 4):
         for noise in (0.1, 0.2, 0.3, 0.5, 1.0):
             yield Pixelate(blocks, noise, key=key)
-    for noise in (0.3, 0.5):
-        yield Pixelate(6, noise, key=key, shape="ellipse")
-        yield Pixelate(6, noise, key=key, coverage=1.5)
-        yield Pixelate(6, noise, key=key, coverage=1.5, shape="ellipse")
+    for noise, contrast in ((0.0, 0.3), (0.1, 0.3), (0.15, 0.3), (0.1, 0.2)):
+        yield Pixelate(6, noise, contrast, key=key)
+    for blocks in (8, 12):
+        yield Pixelate(blocks, 0.2, 0.3, key=key, coverage=1.5)
+    yield Pixelate(8, 0.2, 0.3, key=key, coverage=1.5, shape="ellipse")
+    yield Pixelate(4, 0.3, 0.2, key=key, coverage=1.5)
     yield Fill()
     yield Fill(shape="ellipse")
     yield Fill(coverage=1.5, shape="ellipse")
