@@ -121,7 +121,7 @@ class _Work:
     """One field of one sample, while it is worked on. Never leaves this module."""
 
     sample: int
-    field: str
+    name: str
     key: str
     media: Any
     tracks: list[_Track] = field(default_factory=list)
@@ -135,7 +135,7 @@ class _Work:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
 
     def fresh(self) -> _Work:
-        return _Work(self.sample, self.field, self.key, self.media)
+        return _Work(self.sample, self.name, self.key, self.media)
 
     def patches(self) -> list[Any]:
         """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
@@ -177,11 +177,11 @@ class Engine:
         works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
         by_type: dict[str, list[_Work]] = defaultdict(list)
         for work in works:
-            by_type[schema.fields[work.field]].append(work)
+            by_type[schema.fields[work.name]].append(work)
         done: dict[tuple[int, str], _Work] = {}
         for kind, group in by_type.items():
             for work in self._settle_apart(self.rules[kind], group):
-                done[work.sample, work.field] = work
+                done[work.sample, work.name] = work
         return [self._outcome(i, sample, schema, done) for i, sample in enumerate(samples)]
 
     def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[_Work]:
@@ -292,7 +292,7 @@ class Engine:
                     techniques[id(track.technique)] = track.technique
         for which, tracks in pending.items():
             regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
-            seeds = [self._run_key.seed(works[i].key, works[i].field, t.order, t.rung) for i, t in tracks]
+            seeds = [self._run_key.seed(works[i].key, works[i].name, t.order, t.rung) for i, t in tracks]
             patches = rules.content.change([w.media for w in works], regions, techniques[which], seeds)
             for (_, track), patch in zip(tracks, patches, strict=True):
                 track.patch = patch
@@ -376,12 +376,12 @@ class Engine:
                 if work.raises:
                     raise WithheldError(f"sample {index} of the batch was withheld: {work.failure[1]}")
                 return Withheld(sample.key, *work.failure, record)
-        changed = {work.field: work.value for work in works}
+        changed = {work.name: work.value for work in works}
         fields = {n: changed.get(n, v) for n, v in sample.fields.items() if schema.fields[n] != DROP}
         return Released(replace(sample, fields=fields), record)
 
     def _notes(self, schema: Schema, work: _Work) -> tuple[str, ...]:
-        return self.rules[schema.fields[work.field]].content.notes(work.media)
+        return self.rules[schema.fields[work.name]].content.notes(work.media)
 
 
 def _passed(track: _Track) -> bool:

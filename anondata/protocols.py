@@ -43,8 +43,8 @@ class Probe:
 
     before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
     techniques: what was done to each region, as :func:`anondata.transforms.describe` tells it.
-    blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of the
-        network: ask for the regions that need it.
+    blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
+        the network: ask for the regions that need it.
     """
 
     regions: Regions

@@ -41,7 +41,8 @@ class RunKey:
         """32 bytes that depend on the key and on every part, in order (BLAKE2b, RFC 7693, keyed)."""
         keyed = hashlib.blake2b(key=hashlib.sha256(self._secret).digest(), digest_size=32)
         for part in parts:
-            raw = part if isinstance(part, bytes) else str(part).encode()
+            # File names may hold lone surrogates.
+            raw = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
             keyed.update(len(raw).to_bytes(8, "little") + raw)
         return keyed.digest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,9 @@ class Report:
     policy, fingerprint: which policy. counts: nested mappings whose leaves are whole numbers:
 
     * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
-    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``rung`` (by index), ``technique``
-      and ``size_px`` (by lower edge)
+    * ``failed``: by verifier, regions of the withheld samples that it did not pass
+    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``rung`` (by index),
+      ``technique`` and ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
     * ``verdicts``: by verifier, its ``threshold`` (a text), and ``score``, a histogram of the distances after
     """
@@ -105,7 +107,9 @@ def _check(counts: Any) -> None:
 def _counts(outcome: Outcome) -> dict[str, Any]:
     notes = dict.fromkeys(outcome.record.notes, 1)
     if isinstance(outcome, Withheld):
-        return {"samples": {"seen": 1, "released": 0}, "withheld": {outcome.reason: 1}, "notes": notes}
+        failed = Counter(v.verifier for r in outcome.record.regions for v in r.verdicts if not v.passed)
+        samples = {"seen": 1, "released": 0}
+        return {"samples": samples, "withheld": {outcome.reason: 1}, "notes": notes, "failed": dict(failed)}
     counts: dict[str, Any] = {
         "samples": {"seen": 1, "released": 1},
         "notes": notes,

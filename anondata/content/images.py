@@ -61,8 +61,8 @@ class Patch:
 class ImageContent:
     """The content type ``image``: encoded bytes, PIL images, numpy arrays or torch tensors, the same kind back.
 
-    Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(C, H, W)``, of 1, 3 or 4 channels (the fourth is alpha), uint8 or
-    float in [0, 1]. Bytes are any of the codec's formats.
+    Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(C, H, W)``, of 1, 3 or 4 channels (the fourth is alpha), uint8
+    or float in [0, 1]. Bytes are any of the codec's formats.
 
     quality: JPEG and WebP quality of rendered bytes, 1 to 100. max_pixels: larger images are withheld.
     """

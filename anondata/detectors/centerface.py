@@ -79,9 +79,7 @@ def _is_peak(heat: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor
     """Which cells are no lower than their eight neighbours; looks at candidates only, of which there are few."""
     height, width = heat.shape[2:]
     around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-    neighbours = [
-        heat[image, 0, (row + y).clamp(0, height - 1), (column + x).clamp(0, width - 1)] for y, x in around
-    ]
+    neighbours = [heat[image, 0, (row + y).clamp(0, height - 1), (column + x).clamp(0, width - 1)] for y, x in around]
     return heat[image, 0, row, column] >= torch.stack(neighbours).amax(dim=0)
 
 

@@ -2,15 +2,17 @@
 
     python -m anondata.tools.bench.output_scan
 
-Portraits are made hard (turned, dark, veiled, noisy, half hidden) and set into a picture of gravel at several sizes. Of
-what the default detector misses, how much does a second look at another scale find, and what does the look cost?
+Portraits are made hard (turned, dark, veiled, noisy, half hidden) and set into a picture of gravel at several sizes.
+Of what the default detector misses, how much does a second look at another scale find, and what does it cost?
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,7 +52,8 @@ def pictures(change: Callable[[Tensor], Tensor], width_px: float) -> list[Tensor
     """One face in each: the head cut out a little larger than its box, changed, on gravel."""
     import skimage.data
 
-    ground = torch.from_numpy(skimage.data.gravel().copy())[None].expand(3, -1, -1)
+    gravel = cast(np.ndarray[Any, Any], skimage.data.gravel())  # type: ignore[no-untyped-call]  # has no types
+    ground = torch.from_numpy(gravel.copy())[None].expand(3, -1, -1)
     ground = F.interpolate(ground[None], (CANVAS_PX, CANVAS_PX), mode="bilinear")[0]
     out = []
     for p in portraits():
@@ -76,7 +79,7 @@ def main() -> None:
         for width_px in WIDTHS_PX:
             faces = pictures(change, width_px)
             missed = [p for p in faces if not finds(first, p)]
-            row = {"faces": name, "width_px": width_px, "of": len(faces), "missed": len(missed)}
+            row: dict[str, Any] = {"faces": name, "width_px": width_px, "of": len(faces), "missed": len(missed)}
             row |= {scan: sum(finds(d, p) for p in missed) for scan, d in scanners().items()}
             results.append(row)
             print(row, flush=True)
