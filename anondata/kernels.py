@@ -84,8 +84,8 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
     if images.shape[-2:] == (height, width):
         return images
     is_bytes = images.dtype == torch.uint8
-    # Only the CPU has an antialiasing kernel for uint8. It is four times as fast as for floats, but wrong where a side
-    # is one pixel (torch 2.15: by up to 200 grey levels, or an internal assertion). It has none for halves.
+    # Only the CPU has an antialiasing kernel for uint8. It is four times as fast as for floats, but wrong where a
+    # side is one pixel (torch 2.15: by up to 200 grey levels, or an internal assertion). It has none for halves.
     fast = images.device.type == "cpu" and min(*images.shape[-2:], height, width) > 1
     native = images.dtype in (torch.float32, torch.float64) or (is_bytes and fast)
     work = images if native else images.float()

@@ -37,6 +37,10 @@ def test_different_parts_give_different_digests(one: list[str], two: list[str]) 
     assert (key().digest(*one) == key().digest(*two)) == (one == two)
 
 
+def test_file_names_that_are_no_unicode_have_digests_of_their_own() -> None:
+    assert key().digest("a\udcff") != key().digest("a\udcfe")
+
+
 def test_parts_do_not_run_into_each_other() -> None:
     assert key().digest("ab", "c") != key().digest("a", "bc")
     assert key().digest("a", "") != key().digest("", "a")

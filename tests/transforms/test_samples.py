@@ -43,6 +43,25 @@ def test_it_works_in_a_torchvision_compose(
     assert not torch.equal(out["image"], sample["image"])
 
 
+@pytest.mark.parametrize(
+    ("box", "box_format", "dtype"),
+    [
+        ([2048, 2, 5, 5], "XYWH", torch.float16),  # 2053 is no float16
+        ([2050, 5, 5, 5], "CXCYWH", torch.int64),  # the corners lie at halves
+        ([2050, 5, 5, 5], "CXCYWH", torch.float16),
+    ],
+    ids=str,
+)
+def test_converting_boxes_rounds_no_pixel_away(
+    box: list[int], box_format: str, dtype: torch.dtype, make: Any
+) -> None:
+    boxes = tv_tensors.BoundingBoxes(torch.tensor([box]), dtype=dtype, format=box_format, canvas_size=(10, 2100))
+    picture = tv_tensors.Image(torch.zeros(3, 10, 2100))
+    out = make("fill", coverage=1.0, feather=0.0)({"image": picture, "boxes": boxes})["image"]
+    low, high = (2048, 2053) if box_format == "XYWH" else (2047, 2053)
+    assert (out[0] > 0).any(0).nonzero().flatten().tolist() == list(range(low, high))
+
+
 def test_other_entries_of_a_sample_are_kept(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor, sample_of: Any
 ) -> None:

@@ -27,6 +27,8 @@ LIMITS: list[tuple[str, dict[str, Any], str]] = [
     *[("pixelate", {"blocks": bad}, "blocks must be a whole number") for bad in (True, "5", None, math.nan)],
     ("pixelate", {"noise": -0.1}, "noise must be between 0 and 10, got -0.1"),
     ("pixelate", {"noise": math.nan}, "noise must be between 0 and 10, got nan"),
+    *[("pixelate", {"contrast": bad}, "contrast must be between 0 and 1, got") for bad in (-0.1, 1.5, math.nan)],
+    ("pixelate", {"contrast": True}, "contrast must be a number, got bool"),
     *[("gaussian_blur", {"sigma": bad}, "sigma must be between 0.001 and 2, got") for bad in (0, -1, 2.1, math.nan)],
     *[("gaussian_blur", {"sigma": bad}, "sigma must be a number, got") for bad in (True, "0.3", None)],
     *[("noise", {"std": bad}, "std must be between 0.001 and 10, got") for bad in (0, -1, 11, math.nan, 10**400)],
@@ -92,6 +94,12 @@ def test_fewer_blocks_are_farther_from_the_original(face_crop: Tensor) -> None:
     distances = [float((Pixelate(blocks=n)(face_crop) - face_crop).square().mean()) for n in (32, 16, 8, 4, 2, 1)]
     assert distances == sorted(distances)
     assert len(set(distances)) == len(distances)
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.3, 1.0])
+def test_contrast_is_what_is_left_of_the_difference_from_grey(face_crop: Tensor, contrast: float) -> None:
+    expected = 0.5 + contrast * (Pixelate(blocks=4)(face_crop) - 0.5)
+    torch.testing.assert_close(Pixelate(blocks=4, contrast=contrast)(face_crop), expected, rtol=0, atol=1e-6)
 
 
 def test_the_noise_of_a_mosaic_is_one_shift_a_block() -> None:
