@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from anondata.content.images import ImageContent
-from anondata.engine import ContentRules, Engine, KindRules
-from anondata.policy import ContentPolicy, Policy, RegionPolicy, load_policy
+from anondata.engine import Engine
+from anondata.policy import Policy, load_policy
 from anondata.randomness import RunKey
 from anondata.records import Outcome
 from anondata.report import Report, report_of
+from anondata.rules import rules_of
 from anondata.samples import Sample, Schema
-from anondata.transforms.base import RegionTransform
 
 
 class Anonymizer:
@@ -110,32 +109,3 @@ def content_key(image: Any) -> str:
     elif isinstance(image, bytes | bytearray):
         digest.update(image)
     return digest.hexdigest()
-
-
-def rules_of(policy: Policy) -> dict[str, ContentRules]:
-    """The engine's rules, with every component made."""
-    return {"image": _content_rules(policy.content["image"])}
-
-
-def _content_rules(policy: ContentPolicy) -> ContentRules:
-    scan = policy.scan
-    content = ImageContent(quality=policy.encode.quality)
-    return ContentRules(
-        content=content,
-        detectors=tuple(step.make() for step in policy.detect),
-        kinds={kind: _kind_rules(rules, content.blank) for kind, rules in policy.regions.items()},
-        scanners=tuple(step.make() for step in scan.detect) if scan else (),
-        scan_passes=scan.passes if scan else 0,
-    )
-
-
-def _kind_rules(policy: RegionPolicy, blank: RegionTransform) -> KindRules:
-    last = (blank,) if policy.on_exhausted == "fill" else ()
-    tiny = policy.tiny
-    return KindRules(
-        ladder=tuple(step.make() for step in policy.ladder) + last,
-        verifiers=tuple(step.make() for step in policy.verify),
-        tiny_below_px=tiny.below_px if tiny else 0.0,
-        tiny_ladder=tuple(step.make() for step in tiny.ladder) if tiny else (),
-        raises=policy.on_exhausted == "raise",
-    )

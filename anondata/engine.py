@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anondata.detectors.pyramid import merge
 from anondata.errors import (
     FieldTypeError,
     MissingExtraError,
@@ -33,10 +34,11 @@ from anondata.errors import (
     WeightsError,
     WithheldError,
 )
-from anondata.protocols import ContentType, Detector, Embedder, Probe, Verdicts, Verifier
+from anondata.protocols import Detector, Embedder, Probe, Verdicts
 from anondata.randomness import RunKey
 from anondata.records import Outcome, RegionRecord, Released, SampleRecord, Verdict, Withheld
 from anondata.regions import Regions, cat_regions
+from anondata.rules import ContentRules, KindRules
 from anondata.samples import DROP, Sample, Schema
 from anondata.transforms.base import RegionTransform, describe
 
@@ -48,37 +50,10 @@ log = logging.getLogger("anondata")
 CORE = 0.6
 CORE_COVERED = 0.95
 
+SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the same region
+
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError)
-
-
-@dataclass(frozen=True)
-class KindRules:
-    """What happens to one kind of region.
-
-    ladder, tiny_ladder: techniques from the weakest to the last resort. tiny_below_px: regions whose geometric mean
-    side is below it go the tiny ladder and are not verified, because no recognizer can tell them apart.
-    """
-
-    ladder: tuple[RegionTransform, ...]
-    verifiers: tuple[Verifier, ...]
-    tiny_below_px: float = 0.0
-    tiny_ladder: tuple[RegionTransform, ...] = ()
-    raises: bool = False
-
-    def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
-        return self.tiny_ladder if tiny else self.ladder
-
-
-@dataclass(frozen=True)
-class ContentRules:
-    """What happens to one content type. ``scan_passes`` 0 means that the output is not scanned."""
-
-    content: ContentType[Any]
-    detectors: tuple[Detector, ...]
-    kinds: Mapping[str, KindRules]
-    scanners: tuple[Detector, ...] = ()
-    scan_passes: int = 0
 
 
 @dataclass(eq=False)
@@ -240,8 +215,10 @@ class Engine:
             open_works = [w for w in raised if w.failure is None] + self._scan(rules, sound)
 
     def _find(self, rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any]) -> Regions:
-        views = [rules.content.view(m) for m in media]
-        found = cat_regions([detector.detect(views) for detector in detectors], self.device)
+        looks = [(i, look) for i, m in enumerate(media) for look in (rules.content.view(m), *rules.content.hidden(m))]
+        owner = torch.tensor([i for i, _ in looks], device=self.device)
+        seen = cat_regions([detector.detect([look for _, look in looks]) for detector in detectors], self.device)
+        found = merge(replace(seen, image=owner[seen.image]), iou=SAME_IOU)
         for kind in set(found.kinds) - set(rules.kinds):
             raise PolicyError(f"a detector finds {kind!r}, but the policy has no ladder for it")
         if not bool(found.boxes.isfinite().all()):
@@ -309,10 +286,11 @@ class Engine:
             rows[id(track.rules)].append(row)
         for chosen in rows.values():
             members = [tracks[row][1] for row in chosen]
+            names = {e.name for verifier in members[0].rules.verifiers for e in verifier.embedders}
             probe = Probe(
                 regions=cat_regions([t.region for t in members], self.device),
-                before={n: torch.stack([t.before[n] for t in members]) for n in members[0].before},
-                after={name: matrix[chosen] for name, matrix in after.items()},
+                before={name: torch.stack([t.before[name] for t in members]) for name in names},
+                after={name: after[name][chosen] for name in names},
                 techniques=tuple(describe(t.technique) for t in members),
                 blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )

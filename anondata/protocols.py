@@ -98,6 +98,10 @@ class ContentType(Protocol[Media]):
         """What detectors and embedders look at."""
         ...
 
+    def hidden(self, media: Media) -> Sequence[Tensor]:
+        """What else of the media could show somebody; detectors look at it, in the view's coordinates."""
+        ...
+
     def notes(self, media: Media) -> tuple[str, ...]:
         """Words on the decoding for the report."""
         ...

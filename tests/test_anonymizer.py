@@ -62,6 +62,16 @@ def test_bytes_come_back_in_their_format(anonymizer: Anonymizer, astronaut: Tens
     assert len(out.record.regions) == 1
 
 
+def test_a_face_drawn_in_transparency_alone_is_covered(anonymizer: Anonymizer, astronaut: Tensor) -> None:
+    grey = np.array(photo(astronaut).convert("L"))
+    flat = np.dstack([np.full((*grey.shape, 3), 40, np.uint8), grey.clip(1, 254)])
+    (out,) = anonymizer.anonymize([encoded(Image.fromarray(flat), "PNG")])
+    assert len(out.record.regions) == 1
+    alpha = np.array(Image.open(io.BytesIO(out.image)))[..., 3]
+    assert (alpha[80:160, 190:250] == 255).all()
+    assert (alpha[400:] == grey.clip(1, 254)[400:]).all()
+
+
 def test_metadata_does_not_survive(anonymizer: Anonymizer, astronaut: Tensor) -> None:
     exif = Image.Exif()
     exif[0x010E] = "Jane at home"

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from anondata import Anonymizer, Engine, Released, RunKey, Sample, Withheld
-from anondata.anonymizer import rules_of
 from anondata.content.images import ImageContent
-from anondata.engine import ContentRules, KindRules
 from anondata.errors import PolicyError, UndeclaredFieldError, WeightsError, WithheldError
 from anondata.policy import load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
+from anondata.rules import ContentRules, KindRules, rules_of
 from anondata.samples import Schema
 from anondata.transforms import Fill, Pixelate, RegionTransform
 

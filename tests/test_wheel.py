@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,8 +20,11 @@ ROOMS = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
+    """Built from a copy: a build folder left in the checkout would carry removed modules into the next wheel."""
+    out, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("copy") / "source"
+    left_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "demo-out")
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=left_out)
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(copy)]
     subprocess.run(build, check=True, capture_output=True, cwd=out)
     (made,) = out.glob("*.whl")
     return made

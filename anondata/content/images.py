@@ -89,6 +89,13 @@ class ImageContent:
         pixels = media.pixels
         return pixels if pixels.dtype == torch.uint8 else (pixels.float() * 255).round().to(torch.uint8)
 
+    def hidden(self, media: ImageMedia) -> Sequence[Tensor]:
+        """The alpha channel as a grey picture, where it has grey: a face can be drawn in transparency alone."""
+        alpha = media.alpha
+        if alpha is None or not bool(((alpha > 0) & (alpha < 255)).any()):
+            return ()
+        return (alpha.expand(3, -1, -1),)
+
     def notes(self, media: ImageMedia) -> tuple[str, ...]:
         return media.form.notes
 

@@ -1,0 +1,87 @@
+"""Policies: data in, the same data out, and a clear word about what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anondata.errors import PolicyError
+from anondata.policy import from_yaml, load_policy, presets
+
+PLAIN = """
+name: plain
+content:
+  image:
+    detect: [centerface]
+    regions:
+      face:
+        ladder: [fill]
+        verify: [self_match]
+"""
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_round_trip_through_yaml(name: str) -> None:
+    policy = load_policy(name)
+    assert from_yaml(policy.to_yaml()) == policy
+    assert policy.name == name
+    assert policy.about
+
+
+def test_the_presets_are_these() -> None:
+    assert presets() == ("faces", "faces-blur", "faces-fill", "faces-mosaic")
+
+
+def test_the_fingerprint_changes_with_any_parameter_and_not_with_the_name() -> None:
+    base = from_yaml(PLAIN).fingerprint
+    assert from_yaml(PLAIN.replace("name: plain", "name: other")).fingerprint == base
+    assert from_yaml(PLAIN.replace("[fill]", "[fill: {coverage: 1.31}]")).fingerprint != base
+    assert from_yaml(PLAIN.replace("[centerface]", "[centerface: {threshold: 0.21}]")).fingerprint != base
+
+
+def test_a_default_written_out_has_the_fingerprint_of_one_left_out() -> None:
+    written = PLAIN.replace("[fill]", "[fill: {coverage: 1.3}]")
+    assert from_yaml(written).fingerprint == from_yaml(PLAIN).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("ladder:", "lader:"), "content.image.regions.face.lader: unknown key; did you mean 'ladder'?"),
+        (("[fill]", "[fil]"), "unknown technique 'fil'; did you mean 'fill'?"),
+        (("[fill]", "[gaussian_blur: {sigma: -1}]"), "technique 'gaussian_blur': sigma must be between"),
+        (("[fill]", "[fill: {colour: mean}]"), "technique 'fill': .*unexpected keyword argument 'colour'"),
+        (("[fill]", "[]"), "content.image.regions.face.ladder: List should have at least 1 item"),
+        (("[self_match]", "[]"), "content.image.regions.face.verify: List should have at least 1 item"),
+        (("[self_match]", "[self_match: {far: 0.5}]"), "no threshold at FAR 0.5; calibrated: 0.05"),
+        (("[self_match]", "[self_match: {embedder: dlib}]"), "unknown embedder 'dlib'; known: dlib-face-resnet"),
+        (("[centerface]", "[retinaface]"), "unknown detector 'retinaface'; did you mean 'centerface'"),
+        (("[centerface]", "[centerface: {threshold: 2}]"), "threshold must be between 0 and 1, got 2"),
+        (("[centerface]", "[centerface: 3]"), "the parameters of detector 'centerface' must be a mapping"),
+        (("[centerface]", "['no.module:Thing']"), "detector 'no.module:Thing' cannot be imported"),
+        (("  image:", "  sound:"), "content.sound"),
+        (("name: plain", "name: Not A Name"), "name: String should match pattern"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        from_yaml(PLAIN.replace(*change))
+
+
+@pytest.mark.parametrize("text", ["{", "", "- a", "3", "name: x"])
+def test_what_is_no_policy_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError):
+        from_yaml(text)
+
+
+def test_a_file_is_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(PLAIN)
+    assert load_policy(tmp_path / "mine.yaml").name == "plain"
+    with pytest.raises(PolicyError, match="the policy file cannot be read: FileNotFoundError"):
+        load_policy(tmp_path / "other.yaml")
+
+
+def test_components_of_one_s_own_are_named_by_their_path() -> None:
+    text = PLAIN.replace("[fill]", "['anondata.transforms.fill:Fill': {coverage: 2.0}]")
+    assert from_yaml(text).content["image"].regions["face"].ladder[0].make().coverage == 2.0
