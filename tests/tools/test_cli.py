@@ -60,7 +60,7 @@ def test_no_arguments_show_the_help_as_usage(anondata):
         (["anonymise"], "error: No such command 'anonymise'"),
         (["anonymize"], "error: Missing argument 'SRC...'"),
         (["anonymize", "x.jpg"], "error: Missing option '--out'"),
-        (["anonymize", "x.jpg", "--out", "y", "--fast"], "error: No such option '--fast'"),
+        (["anonymize", "x.jpg", "--out", "y", "--fast"], "error: No such option"),
         (["anonymize", "x.jpg", "--out", "y", "--limit", "0"], "error: Invalid value for '--limit'"),
     ],
 )
