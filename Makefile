@@ -28,6 +28,7 @@ format: $(READY)
 # The plain torch wheel (CUDA build) runs on machines without a GPU, too; the CPU-only one breaks torchvision's operators.
 $(READY): pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): about 6 GB, one to four minutes"
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[cpu,test]'
 	touch $@

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anondata.records import Outcome, Released, Withheld
     from anondata.regions import Regions
     from anondata.report import Report
-    from anondata.samples import Sample
+    from anondata.samples import Sample, Schema
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "Report",
     "RunKey",
     "Sample",
+    "Schema",
     "Withheld",
     "load_policy",
 ]
@@ -50,6 +51,7 @@ _HOME = {
     "Report": "anondata.report",
     "RunKey": "anondata.randomness",
     "Sample": "anondata.samples",
+    "Schema": "anondata.samples",
     "Withheld": "anondata.records",
     "load_policy": "anondata.policy",
 }

@@ -42,7 +42,9 @@ class Anonymizer:
         device: str | torch.device = "auto",
         run_key: RunKey | bytes | None = None,
     ) -> None:
-        self.policy = load_policy(policy)
+        self.policy = load_policy(policy).model_copy(
+            deep=True
+        )  # a snapshot: reports name the policy that was applied
         self.device = choose_device(device)
         self._run_key = run_key if isinstance(run_key, RunKey) else RunKey(run_key)
         self._engine: Engine | None = None

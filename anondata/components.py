@@ -7,6 +7,7 @@ it is asked for, so the core names rooms beside it without depending on them.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
@@ -45,6 +46,11 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
     except PolicyError:
         raise
     except (TypeError, ValueError) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown:
+            known = dict.fromkeys(params_of(made())) if name in TABLES[role] else {}
+            hint = suggest(unknown[1], known) if known else ""
+            raise PolicyError(f"{role} {name!r} has no parameter {unknown[1]!r}; {hint}") from error
         raise PolicyError(f"{role} {name!r}: {error}") from error
 
 

@@ -137,7 +137,7 @@ class Engine:
         self.device = torch.device(device)
         self._run_key = run_key or RunKey()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: users train on what comes out
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
         """One outcome for each sample, in order.
 
@@ -221,8 +221,8 @@ class Engine:
         found = merge(replace(seen, image=owner[seen.image]), iou=SAME_IOU)
         for kind in set(found.kinds) - set(rules.kinds):
             raise PolicyError(f"a detector finds {kind!r}, but the policy has no ladder for it")
-        if not bool(found.boxes.isfinite().all()):
-            raise ValueError("a detector returned boxes that are not finite")
+        if not bool(found.boxes.isfinite().all() and found.scores.isfinite().all()):
+            raise ValueError("a detector returned boxes or scores that are not finite")
         return found
 
     def _add(self, rules: ContentRules, works: list[_Work], found: Regions, found_by: str) -> None:
@@ -269,12 +269,16 @@ class Engine:
                     techniques[id(track.technique)] = track.technique
         for which, tracks in pending.items():
             regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
-            seeds = [self._run_key.seed(works[i].key, works[i].name, t.order, t.rung) for i, t in tracks]
+            seeds = [self._seed(works[i], t) for i, t in tracks]
             patches = rules.content.change([w.media for w in works], regions, techniques[which], seeds)
             for (_, track), patch in zip(tracks, patches, strict=True):
                 track.patch = patch
         for work in works:
             work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
+
+    def _seed(self, work: _Work, track: _Track) -> int:
+        """Differs between techniques, too: noise that two strengths share cancels."""
+        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
 
     def _judge(self, rules: ContentRules, works: list[_Work]) -> None:
         """Sets the verdicts of every region of the works: a new rendering may have changed any of them."""
@@ -292,6 +296,7 @@ class Engine:
                 before={name: torch.stack([t.before[name] for t in members]) for name in names},
                 after={name: after[name][chosen] for name in names},
                 techniques=tuple(describe(t.technique) for t in members),
+                erased=torch.tensor([t.technique.erases for t in members], device=self.device),
                 blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )
             for verifier in members[0].rules.verifiers:
@@ -356,7 +361,7 @@ class Engine:
                 return Withheld(sample.key, *work.failure, record)
         changed = {work.name: work.value for work in works}
         fields = {n: changed.get(n, v) for n, v in sample.fields.items() if schema.fields[n] != DROP}
-        return Released(replace(sample, fields=fields), record)
+        return Released(Sample(sample.key, fields), record)
 
     def _notes(self, schema: Schema, work: _Work) -> tuple[str, ...]:
         return self.rules[schema.fields[work.name]].content.notes(work.media)
@@ -375,8 +380,8 @@ def _failed_by(track: _Track) -> str:
 
 def _rows(verdicts: Verdicts, count: int) -> list[Verdict]:
     columns = (verdicts.before, verdicts.after, verdicts.threshold, verdicts.passed & verdicts.after.isfinite())
-    if any(len(column) != count for column in columns):
-        raise ValueError("a verifier returned verdicts of the wrong length")
+    if any(column.shape != (count,) for column in columns) or verdicts.passed.dtype != torch.bool:
+        raise ValueError("a verifier returned verdicts of the wrong shape or type")
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Verdict(verdicts.verifier, round(b, 5), round(a, 5), round(threshold, 5), bool(ok))

@@ -65,12 +65,12 @@ class VerifierStep(Step):
 
 
 class TinyPolicy(_Data):
-    """Regions too small for any recognizer: changed all the same, but there is nothing to verify.
+    """Regions too small for the gate to tell apart: changed by the strongest means, and not verified.
 
-    below_px: geometric mean of a region's sides under which it is tiny.
+    below_px: geometric mean of a region's sides under which it is tiny; at most 10, because larger faces are named.
     """
 
-    below_px: float = Field(gt=0, le=64)
+    below_px: float = Field(gt=0, le=10)
     ladder: list[TechniqueStep] = Field(min_length=1)
 
 

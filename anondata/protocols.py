@@ -43,6 +43,7 @@ class Probe:
 
     before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
     techniques: what was done to each region, as :func:`anondata.transforms.describe` tells it.
+    erased: ``(R,)`` bool, whether that technique leaves nothing of a region.
     blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
         the network: ask for the regions that need it.
     """
@@ -51,6 +52,7 @@ class Probe:
     before: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
     techniques: tuple[str, ...]
+    erased: Tensor
     blank: Callable[[str, Tensor], Tensor]
 
 

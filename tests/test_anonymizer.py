@@ -72,6 +72,30 @@ def test_a_face_drawn_in_transparency_alone_is_covered(anonymizer: Anonymizer, a
     assert (alpha[400:] == grey.clip(1, 254)[400:]).all()
 
 
+@pytest.mark.parametrize("shrink", [lambda x: x // 32, lambda x: x.float() / 255 / 255, lambda x: x // 64 + 126])
+def test_a_face_in_a_few_grey_levels_is_found(anonymizer: Anonymizer, astronaut: Tensor, shrink: object) -> None:
+    low = shrink(astronaut)  # type: ignore[operator]  # parametrized
+    (out,) = anonymizer.anonymize([low])
+    assert len(out.record.regions) >= 1
+    assert not torch.equal(out.image[:, 80:160, 190:250], low[:, 80:160, 190:250])
+
+
+def test_a_face_dithered_into_transparency_is_found(anonymizer: Anonymizer, astronaut: Tensor) -> None:
+    dithered = np.array(photo(astronaut).convert("1")).astype(np.uint8) * 255
+    (out,) = anonymizer.anonymize([np.dstack([np.zeros((512, 512, 3), np.uint8), dithered])])
+    assert len(out.record.regions) >= 1
+    assert (out.image[90:150, 200:240, 3] == 255).all()
+
+
+def test_results_can_be_trained_on_and_share_no_memory(anonymizer: Anonymizer, astronaut: Tensor) -> None:
+    image = astronaut.float() / 255
+    (out,) = anonymizer.anonymize([image])
+    weight = torch.ones(1, requires_grad=True)
+    (out.image * weight).sum().backward()
+    out.image.zero_()
+    assert float(image.max()) > 0
+
+
 def test_metadata_does_not_survive(anonymizer: Anonymizer, astronaut: Tensor) -> None:
     exif = Image.Exif()
     exif[0x010E] = "Jane at home"

@@ -196,6 +196,39 @@ def test_a_score_that_is_no_number_never_passes(astronaut: Tensor, score: float)
     assert isinstance(out, Withheld)
 
 
+@pytest.mark.parametrize("broken", [lambda x: x[:, None] & False, lambda x: -x.int()])
+def test_verdicts_of_the_wrong_shape_or_type_withhold(astronaut: Tensor, broken: Any) -> None:
+    @dataclass(frozen=True)
+    class Malformed(Moved):
+        def judge(self, probe: Probe) -> Verdicts:
+            verdicts = super().judge(probe)
+            return replace(verdicts, passed=broken(verdicts.passed))
+
+    (out,) = run(engine(verifier=Malformed(0.0)), astronaut)
+    assert out.reason == "error"
+
+
+def test_a_network_that_returns_nan_withholds(astronaut: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nan(batch: Tensor) -> tuple[Tensor, ...]:
+        height, width = batch.shape[2] // 4, batch.shape[3] // 4
+        return tuple(torch.full((len(batch), c, height, width), torch.nan) for c in (1, 2, 2, 10))
+
+    monkeypatch.setattr("anondata.detectors.centerface.network", lambda *a: nan)
+    (out,) = Anonymizer("faces").anonymize([astronaut])
+    assert out.reason == "error"
+
+
+def test_noise_of_two_strengths_is_not_the_same(astronaut: Tensor) -> None:
+    def changed(noise: float) -> Tensor:
+        made = engine(ladder=(Pixelate(4, noise),), verifier=Moved(-1.0))
+        (out,) = run(made, astronaut.float() / 255)
+        return out.image[:, 100:150, 200:240] - (astronaut.float() / 255)[:, 100:150, 200:240].mean()
+
+    one, two = changed(0.01).flatten(), changed(0.02).flatten()
+    plain = changed(0.0).flatten()
+    assert abs(float(torch.corrcoef(torch.stack([one - plain, two - plain]))[0, 1])) < 0.9
+
+
 def test_a_verifier_that_answers_for_fewer_regions_withholds(astronaut: Tensor) -> None:
     @dataclass(frozen=True)
     class Short(Moved):

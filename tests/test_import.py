@@ -40,9 +40,8 @@ def test_nothing_is_a_top_level_package_but_anondata() -> None:
 
 
 def test_the_public_surface_is_what_is_written_here() -> None:
-    names = (
-        "AnondataError Anonymizer Engine Outcome Policy Regions Released Report RunKey Sample Withheld load_policy"
-    )
+    names = "AnondataError Anonymizer Engine Outcome Policy Regions Released Report RunKey Sample Schema Withheld"
+    names += " load_policy"
     assert fresh("import anondata; print(*anondata.__all__)") == names
     assert fresh("import anondata; print(all(getattr(anondata, n) for n in anondata.__all__))") == "True"
 

@@ -93,8 +93,9 @@ def execute(job: Job) -> int:
             with progress(console, len(job.chosen)) as show:
                 run.go(show)
         report = None if run.error or run.interrupted else _write_report(job, run)
+        strangers = _strangers(run) if report else 0
         _write_list(job, withheld)
-        summary = _summarize(job, run, report)
+        summary = _summarize(job, run, report, strangers)
     _tell(job, summary, console)
     if run.error:
         raise run.error
@@ -154,11 +155,23 @@ def _write_report(job: Job, run: Run) -> Path:
     return run.folder.path / REPORT
 
 
-def _summarize(job: Job, run: Run, report: Path | None) -> Summary:
+def _strangers(run: Run) -> int:
+    """How many files in DST no run wrote. One named as a source's output is removed: it could be raw."""
+    outputs = frozenset(entry.output for entry in run.journal.entries.values() if entry.released)
+    left = 0
+    for name in list(run.folder.strangers(outputs)):
+        if name in run.names.taken:
+            run.folder.remove(name)
+        else:
+            left += 1
+    return left
+
+
+def _summarize(job: Job, run: Run, report: Path | None, strangers: int) -> Summary:
     tally, own = run.tally, run.tally.done - run.tally.skipped
     listed = {run.names.sample(source) for source in job.listing.sources}
     orphans = sum(e.released and k not in listed and run.folder.has(e.output) for k, e in run.journal.entries.items())
-    code = cli.SOME_WITHHELD if tally.withheld else cli.OK
+    code = cli.FAILURE if strangers else cli.SOME_WITHHELD if tally.withheld else cli.OK
     return Summary(
         policy=job.policy.name,
         fingerprint=job.policy.fingerprint,
@@ -171,6 +184,7 @@ def _summarize(job: Job, run: Run, report: Path | None) -> Summary:
         other_files=job.listing.other_files,
         hidden=job.listing.hidden,
         outputs_without_source=orphans,
+        unknown_files=strangers,
         seconds=round(run.seconds, 3),
         images_per_s=round(own / run.seconds, 3) if own and run.seconds else None,
         report=str(report) if report else None,
@@ -192,6 +206,8 @@ def _error_words(error: Exception | None) -> str | None:
 
 def _tell(job: Job, summary: Summary, console: Console) -> None:
     summary.show(console)
+    if summary.withheld and not job.list_withheld:
+        console.print("which ones: the same command with --list-withheld FILE, outside of DST")
     if job.as_json:
         click.echo(json.dumps(summary.to_json()))
     if summary.exit_code == cli.INTERRUPTED:

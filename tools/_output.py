@@ -16,6 +16,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -125,8 +126,13 @@ class OutputFolder:
         if not folder.resolve().is_relative_to(self.path):
             raise NameRefused("a link in DST leads out of it")
 
+    def _is_inside(self, name: str) -> bool:
+        return (self.path / name).parent.resolve().is_relative_to(self.path)
+
     def digest(self, name: str) -> bytes | None:
         """The sha256 of a file below the folder, or None where there is none."""
+        if not self._is_inside(name):
+            return None
         try:
             with open(self.path / name, "rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
@@ -134,10 +140,20 @@ class OutputFolder:
             return None
 
     def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+        return self._is_inside(name) and (self.path / name).is_file()
+
+    def strangers(self, known: frozenset[str]) -> Iterator[str]:
+        """Names of files below the folder that are none of the known outputs, nor anondata's own."""
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = [f for f in folders if Path(folder, f) != self.work]
+            below = Path(folder).relative_to(self.path)
+            links = [f for f in folders if Path(folder, f).is_symlink()]
+            yield from (name for f in (*files, *links) if (name := str(below / f)) not in known | {REPORT})
 
     def remove(self, name: str) -> None:
-        """Removes a file below the folder; one that is not there is fine."""
+        """Removes a file below the folder; one that is not there is fine, one outside of it is left alone."""
+        if not self._is_inside(name):
+            return
         try:
             (self.path / name).unlink(missing_ok=True)
         except (NotADirectoryError, IsADirectoryError):

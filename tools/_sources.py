@@ -18,6 +18,7 @@ import click
 
 from anondata.errors import AnondataError, MissingExtraError, UnreadableSourceError
 from anondata.tools._naming import is_image
+from anondata.tools._output import WORK_FOLDER
 
 MAX_BYTES = 1 << 30  # larger files are no photos; reading them would only fill the memory
 _MAGIC = frozenset("*?[")
@@ -139,6 +140,9 @@ def _walk(
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError:
         yield Source(below.rstrip("/") or "folder", folder, number)  # reading it fails: counted as unreadable
+        return
+    if above and any(entry.name == WORK_FOLDER for entry in found):
+        tally.hidden += 1  # results of another run: not to be taken for originals
         return
     for entry in found:
         if entry.name.startswith("."):

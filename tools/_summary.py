@@ -21,6 +21,7 @@ class Summary:
     skipped_done: of these, done by an earlier run. not_reached: left over by an interruption or failure.
     regions: in the released samples. other_files, hidden: in the folders, left alone and not written.
     outputs_without_source: released by an earlier run from sources that this one does not name; left in DST.
+    unknown_files: in DST, that no run wrote and nobody verified; more than none is a failure.
     seconds, images_per_s: of this run's own work, None when there was none.
     report: path of report.json, None when the run did not come to its end. error: why it did not.
     """
@@ -36,6 +37,7 @@ class Summary:
     other_files: int
     hidden: int
     outputs_without_source: int
+    unknown_files: int
     seconds: float
     images_per_s: float | None
     report: str | None
@@ -63,6 +65,11 @@ class Summary:
         if self.outputs_without_source:
             console.print(
                 f"left in DST: {self.outputs_without_source} outputs whose sources were not named this time"
+            )
+        if self.unknown_files:
+            console.print(
+                f"[red]{self.unknown_files} files in DST were not written by anondata and are not verified[/]; "
+                "take them out before anything is published"
             )
         if self.report:
             console.print(f"report: {self.report}", soft_wrap=True, highlight=False)

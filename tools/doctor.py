@@ -36,9 +36,6 @@ PACKAGES = (
 # Extra -> module that shows that it is there, and what is lost without it.
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "cpu": ("onnxruntime", "networks run slower on the CPU"),
-    "hf": ("datasets", "no Hugging Face datasets"),
-    "webdataset": ("webdataset", "no tar shards"),
-    "insightface": ("insightface", "no insightface networks"),
 }
 
 

@@ -16,11 +16,22 @@ from anondata.regions import Regions
 # for landmarks that a region does not have.
 USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
 
+MIN_SPREAD = 0.2  # of a box's longer side; real faces have about half
+
 
 def landmarks_or_usual(regions: Regions) -> Tensor:
-    """``(R, 5, 2)`` landmarks in pixels; where a region has none, the usual places in its box."""
+    """``(R, 5, 2)`` landmarks in pixels; where a region has none, the usual places in its box.
+
+    Landmarks that cannot be a face's (far outside of the box, or all in one place) count as none: an embedder that is
+    shown the wrong part of a picture would let anything pass.
+    """
     usual = regions.boxes.new_tensor(USUAL_LANDMARKS)[None] * regions.sizes[:, None] + regions.boxes[:, None, :2]
-    return torch.where(regions.has_landmarks[:, None, None], regions.landmarks, usual)
+    near = regions.scaled(2.0).boxes[:, None]
+    inside = (regions.landmarks >= near[..., :2]) & (regions.landmarks <= near[..., 2:])
+    spread = regions.landmarks.amax(dim=1) - regions.landmarks.amin(dim=1)
+    wide = spread.amax(dim=1) >= MIN_SPREAD * regions.sizes.amax(dim=1)
+    sane = regions.has_landmarks & inside.flatten(1).all(dim=1) & wide
+    return torch.where(sane[:, None, None], regions.landmarks, usual)
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ class SelfMatch:
     Before and after are aligned by the landmarks found *before*, which grants the attacker perfect alignment.
     The scores are Euclidean distances: 0 before (a face is itself), and how far the result is from it.
 
-    A region that no threshold can part from a blank one, because the detector took a bush for a face, passes when the
-    result is no nearer to it than a blanked-out region would be: then nothing is left that the embedder could see.
+    A region that no threshold can part from a blank one, because the detector took a bush for a face, passes when it
+    was erased and is no nearer to its original than a blanked-out region would be. A technique that leaves anything
+    of a region is always held against the calibrated threshold.
 
     Not guaranteed: that an attacker who anonymizes their own photos alike, or another network, fails too. One gate is
     one attacker; a policy should rest on an audit by several.
@@ -52,7 +53,7 @@ class SelfMatch:
         before, after = probe.before[self.embedder], probe.after[self.embedder]
         distance = (after - before).norm(dim=1)
         threshold = torch.full_like(distance, shipped(self.embedder).at(self.far).distance)
-        near = (~(distance > threshold)).nonzero().flatten()
+        near = (~(distance > threshold) & probe.erased).nonzero().flatten()
         if len(near):
             blank = (probe.blank(self.embedder, near) - before[near]).norm(dim=1)
             threshold[near] = torch.minimum(threshold[near], blank - BLANK_SLACK)

@@ -19,6 +19,8 @@ from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
 
+FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 8 none
+
 # The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
 BLANK = Fill(coverage=1.7, feather=0.0)
 
@@ -90,11 +92,16 @@ class ImageContent:
         return pixels if pixels.dtype == torch.uint8 else (pixels.float() * 255).round().to(torch.uint8)
 
     def hidden(self, media: ImageMedia) -> Sequence[Tensor]:
-        """The alpha channel as a grey picture, where it has grey: a face can be drawn in transparency alone."""
-        alpha = media.alpha
-        if alpha is None or not bool(((alpha > 0) & (alpha < 255)).any()):
-            return ()
-        return (alpha.expand(3, -1, -1),)
+        """What the view does not show: a face drawn in transparency alone, or in a few grey levels.
+
+        The alpha channel as a grey picture, unless it is one value; and the picture stretched to the full range,
+        where nearly all of it lies within :data:`FLAT_LEVELS` levels (floats scaled down twice: a fraction of one).
+        """
+        looks = []
+        if media.alpha is not None and bool(media.alpha.min() < media.alpha.max()):
+            looks.append(media.alpha.expand(3, -1, -1))
+        stretched = _stretched(media.pixels)
+        return looks if stretched is None else [*looks, stretched]
 
     def notes(self, media: ImageMedia) -> tuple[str, ...]:
         return media.form.notes
@@ -151,6 +158,17 @@ class ImageContent:
         return torch.tensor([_share(mask, box) for box in regions.boxes.tolist()], device=regions.boxes.device)
 
 
+def _stretched(pixels: Tensor) -> Tensor | None:
+    """``(3, H, W)`` uint8 over the full range, or None where the picture has more than a narrow one."""
+    levels = pixels.float() * (1 if pixels.dtype == torch.uint8 else 255)
+    sample = levels.flatten()[:: max(1, levels.numel() // 100_000)].sort().values
+    low, high = float(sample[len(sample) // 100]), float(sample[-1 - len(sample) // 100])
+    if high - low >= FLAT_LEVELS or float(levels.max()) == float(levels.min()):
+        return None
+    low, high = (low, high) if high > low else (float(levels.min()), float(levels.max()))
+    return ((levels - low) * (255 / (high - low))).clamp(0, 255).round().to(torch.uint8)
+
+
 def _patch(crop: Tensor, box: list[float], rect: list[int], technique: RegionTransform) -> Patch:
     x0, y0, x1, y1 = rect
     return Patch((x0, y0, x1, y1), crop, technique.weight(box, rect).to(crop.device))
@@ -177,7 +195,7 @@ def _from_array(array: np.ndarray[Any, Any], device: torch.device) -> ImageMedia
         raise FieldTypeError(f"an image array has {array.ndim} axes; expected (H, W) or (H, W, C)")
     if array.dtype not in (np.uint8, np.float16, np.float32, np.float64):
         raise FieldTypeError(f"an image array holds {array.dtype}; expected uint8 or float in [0, 1]")
-    tensor = torch.from_numpy(np.array(array))  # a copy of our own: the caller's may be read-only or change
+    tensor = torch.from_numpy(np.array(array))  # a copy: the caller's may be read-only
     tensor = tensor[..., None] if array.ndim == 2 else tensor
     media = _from_tensor(tensor.permute(2, 0, 1), device)
     return replace(media, form=replace(media.form, kind="array", has_channel_axis=array.ndim == 3))
@@ -195,7 +213,7 @@ def _from_tensor(tensor: Tensor, device: torch.device) -> ImageMedia:
     if planes.is_floating_point() and not bool(((planes >= 0) & (planes <= 1)).all()):
         raise FieldTypeError("a float image has values outside [0, 1]; anonymize before normalising")
     form = _Form("tensor", channels, tensor.ndim == 3, device=str(tensor.device))
-    planes = planes.detach().to(device)
+    planes = planes.detach().to(device, copy=True)  # the caller's may change while it is looked at
     pixels = planes[:1].expand(3, -1, -1) if channels == 1 else planes[:3]
     return ImageMedia(pixels, _alpha(planes) if channels == 4 else None, form)
 

@@ -61,6 +61,8 @@ def decode(heat: Tensor, scale: Tensor, offset: Tensor, landmarks: Tensor, *, th
     scale: ``(B, 2, h, w)`` log height and width in cells. offset: ``(B, 2, h, w)`` vertical, horizontal.
     landmarks: ``(B, 10, h, w)`` five times vertical, horizontal, relative to the box.
     """
+    if not bool(heat.isfinite().all()):  # NaN would be no face anywhere
+        raise ValueError("the detector's heatmap is not finite")
     image, _, row, column = (heat >= threshold).nonzero(as_tuple=True)
     peak = _is_peak(heat, image, row, column)
     image, row, column = image[peak], row[peak], column[peak]

@@ -49,6 +49,8 @@ def decode(maps: Sequence[Tensor], level: int, picture: Tensor, *, threshold: fl
     stride, groups = STRIDES[level], len(STRIDES)
     classes, objects, boxes, points = (maps[level + groups * k][0] for k in range(4))
     score = (classes.clamp(0, 1) * objects.clamp(0, 1)).sqrt().flatten()
+    if not bool(score.isfinite().all()):
+        raise ValueError("the detector's scores are not finite")
     kept = (score >= threshold).nonzero().flatten()
     columns = picture.shape[2] // stride
     cell = torch.stack([kept % columns, kept // columns], dim=1).float()

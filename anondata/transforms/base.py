@@ -47,6 +47,7 @@ class RegionTransform(nn.Module):
 
     name: ClassVar[str]
     crop_px: ClassVar[int] = 128
+    erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
 
     def __init__(

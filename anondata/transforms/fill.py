@@ -30,6 +30,7 @@ class Fill(RegionTransform):
         if not (_is_color(color) or (isinstance(color, str) and color == "mean")):
             raise ValueError(f"color must be 'mean' or three numbers in [0, 1], got {color!r}")
         self.color: str | tuple[float, ...] = "mean" if isinstance(color, str) else tuple(map(float, color))
+        self.erases = not isinstance(color, str) and self.coverage >= 1.3
 
     def strength(self) -> dict[str, Any]:
         return {"color": self.color if isinstance(self.color, str) else list(self.color)}

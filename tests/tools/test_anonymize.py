@@ -36,6 +36,7 @@ def test_all_released(anondata, photos, tmp_path, tree):
         "regions": 5,
         "left_alone": {"other_files": 1, "hidden": 1},
         "outputs_without_source": 0,
+        "unknown_files": 0,
         "report": str(out / "report.json"),
         "exit_code": 0,
         "error": None,
@@ -222,7 +223,9 @@ def test_a_folder_of_somebody_else_is_not_written_into_unless_asked(anondata, ph
     shown = anondata("anonymize", photos, "--out", out)
     assert shown.code == 2
     assert "DST holds files that no run of anondata wrote" in shown.err
-    assert anondata("anonymize", photos, "--out", out, "--overwrite").code == 0
+    shown = anondata("anonymize", photos, "--out", out, "--overwrite")
+    assert shown.code == 1
+    assert "1 files in DST were not written by anondata and are not verified" in " ".join(shown.err.split())
     assert (out / "mine.txt").read_text() == "mine"
 
 

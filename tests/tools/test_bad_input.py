@@ -147,3 +147,23 @@ def test_200_mutated_files_crash_nothing_and_add_up(anondata, photo, tmp_path):
             assert path.read_bytes() not in originals.values()
             Image.open(io.BytesIO(path.read_bytes())).load()
     assert 20 < summary["released"] < 180
+
+
+def test_a_raw_file_under_the_name_of_a_withheld_output_does_not_stay(anondata, photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    source = next(p for p in sorted(photos.rglob("*")) if p.suffix == ".jpg")
+    raw = out / source.relative_to(photos)
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    raw.write_bytes(source.read_bytes())
+    source.write_bytes(source.read_bytes()[:300])
+    shown = anondata("anonymize", photos, "--out", out, "--overwrite")
+    assert shown.code == 3
+    assert not raw.exists()
+
+
+def test_results_of_an_earlier_run_inside_a_source_are_not_taken_for_originals(anondata, photos, tmp_path):
+    assert anondata("anonymize", photos, "--out", photos / "safe").code == 0
+    first = len(list((photos / "safe").rglob("*.*")))
+    assert anondata("anonymize", photos, "--out", tmp_path / "elsewhere").code == 0
+    assert len(list((tmp_path / "elsewhere").rglob("*.*"))) == first

@@ -22,10 +22,10 @@ def test_doctor_passes_here(anondata):
 
 def test_doctor_for_people(anondata, monkeypatch):
     monkeypatch.setattr(doctor, "self_test", lambda: [doctor.Check("released", True, "so it says")])
-    monkeypatch.setattr(doctor, "_has", lambda module: module != "webdataset")
+    monkeypatch.setattr(doctor, "_has", lambda module: module != "onnxruntime")
     shown = anondata("doctor")
     assert shown.code == 0
-    for line in ("pip install 'anondata[webdataset]'", "  passed  released: so it says", "all is well", "centerface"):
+    for line in ("pip install 'anondata[cpu]'", "  passed  released: so it says", "all is well", "centerface"):
         assert line in shown.out
 
 

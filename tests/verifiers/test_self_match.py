@@ -25,16 +25,15 @@ def face(astronaut: Tensor) -> Regions:
     return CenterFaceDetector().detect([astronaut])
 
 
-def judged(
-    before: Tensor, after: Tensor, face: Regions, blank: Tensor | None = None, far: float = 0.01
-) -> list[bool]:
-    gate, embedder = SelfMatch(far=far), DlibEmbedder()
-    covered = Fill(coverage=1.7, feather=0.0).change_regions(before, face.boxes) if blank is None else blank
+def judged(before: Tensor, after: Tensor, face: Regions, *, erased: bool = False) -> list[bool]:
+    gate, embedder = SelfMatch(), DlibEmbedder()
+    covered = Fill(coverage=1.7, feather=0.0).change_regions(before, face.boxes)
     probe = Probe(
         face,
         {embedder.name: embedder.embed([before], face)},
         {embedder.name: embedder.embed([after], face)},
         ("anything",) * len(face),
+        torch.tensor([erased] * len(face)),
         lambda name, rows: embedder.embed([covered], face.select(rows)),
     )
     return gate.judge(probe).passed.tolist()
@@ -59,15 +58,27 @@ def test_what_is_no_face_fails_untouched_and_passes_blanked(astronaut: Tensor) -
         ("face",),
     )
     assert judged(astronaut, astronaut, wall) == [False]
-    assert judged(astronaut, Fill(coverage=1.7, feather=0.0).change_regions(astronaut, wall.boxes), wall) == [True]
+    blank = Fill(coverage=1.7, feather=0.0).change_regions(astronaut, wall.boxes)
+    assert judged(astronaut, blank, wall) == [False]  # unless the technique is known to leave nothing
+    assert judged(astronaut, blank, wall, erased=True) == [True]
 
 
 def test_nan_templates_never_pass(astronaut: Tensor, face: Regions) -> None:
     name = DlibEmbedder.name
     good, bad = torch.zeros(1, 128), torch.full((1, 128), torch.nan)
     for before, after in ((bad, good), (good, bad), (bad, bad)):
-        probe = Probe(face, {name: before}, {name: after}, ("x",), lambda n, rows: bad)
+        probe = Probe(face, {name: before}, {name: after}, ("x",), torch.tensor([True]), lambda n, rows: bad)
         assert SelfMatch().judge(probe).passed.tolist() == [False]
+
+
+@pytest.mark.parametrize("points", [0.0, -1e6, 1e6, 256.0])
+def test_landmarks_that_cannot_be_a_face_s_do_not_blind_the_gate(
+    astronaut: Tensor, face: Regions, points: float
+) -> None:
+    wrong = Regions(face.image, face.boxes, torch.full((1, 5, 2), points), face.scores, face.kinds)
+    weak = GaussianBlur(0.01).change_regions(astronaut, face.boxes)
+    assert judged(astronaut, weak, wrong) == [False]
+    assert judged(astronaut, weak, wrong, erased=True) == [False]
 
 
 def test_similarity_recovers_a_known_transform() -> None:
@@ -82,7 +93,8 @@ def test_a_turned_picture_gives_the_same_chip(astronaut: Tensor, face: Regions) 
     template = torch.tensor(USUAL_LANDMARKS) * 100
     turned = astronaut.rot90(1, (1, 2))
     points = torch.stack([face.landmarks[..., 1], 512 - face.landmarks[..., 0]], dim=-1)
-    moved = Regions(face.image, face.boxes, points, face.scores, face.kinds)
+    x0, y0, x1, y1 = face.boxes[0].tolist()
+    moved = Regions(face.image, torch.tensor([[y0, 512 - x1, y1, 512 - x0]]), points, face.scores, face.kinds)
     a = chips([astronaut], face, template=template, chip_px=100)
     b = chips([turned], moved, template=template, chip_px=100)
     assert float((a - b).abs().mean()) < 0.01

@@ -1,6 +1,6 @@
 """What ``import anondata`` costs beside ``import torch`` alone, in fresh interpreters that take turns.
 
-    python -m anondata.tools.bench.import_time
+python -m anondata.tools.bench.import_time
 """
 
 from __future__ import annotations
