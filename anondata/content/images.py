@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
 
+SAMPLED_PX = 10_000  # pixels that tell a picture's range
 FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 8 none
 
 # The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
@@ -160,13 +162,16 @@ class ImageContent:
 
 def _stretched(pixels: Tensor) -> Tensor | None:
     """``(3, H, W)`` uint8 over the full range, or None where the picture has more than a narrow one."""
-    levels = pixels.float() * (1 if pixels.dtype == torch.uint8 else 255)
-    sample = levels.flatten()[:: max(1, levels.numel() // 100_000)].sort().values
+    unit = 1 if pixels.dtype == torch.uint8 else 255
+    step = max(1, math.isqrt(pixels[0].numel() // SAMPLED_PX))
+    sample = (pixels[:, ::step, ::step].flatten().float() * unit).sort().values
     low, high = float(sample[len(sample) // 100]), float(sample[-1 - len(sample) // 100])
-    if high - low >= FLAT_LEVELS or float(levels.max()) == float(levels.min()):
+    if high - low >= FLAT_LEVELS:
         return None
-    low, high = (low, high) if high > low else (float(levels.min()), float(levels.max()))
-    return ((levels - low) * (255 / (high - low))).clamp(0, 255).round().to(torch.uint8)
+    levels = pixels.float() * unit
+    if high == low:
+        low, high = float(levels.min()), float(levels.max())
+    return None if high == low else ((levels - low) * (255 / (high - low))).clamp(0, 255).round().to(torch.uint8)
 
 
 def _patch(crop: Tensor, box: list[float], rect: list[int], technique: RegionTransform) -> Patch:
