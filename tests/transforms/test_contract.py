@@ -39,7 +39,7 @@ COMMON_LIMITS = [
     ({"feather": -0.1}, "feather must be between 0 and 1, got -0.1"),
     ({"shape": "circle"}, "shape must be 'ellipse' or 'rectangle', got 'circle'"),
     ({"key": "a secret of enough bytes"}, "key must be a RunKey, got str"),
-    ({"coverge": 1.3}, "unexpected keyword argument 'coverge'"),
+    ({"coverge": 1.3}, "has no parameter 'coverge'; did you mean 'coverage'"),
 ]
 
 
