@@ -74,7 +74,7 @@ def test_a_name_is_32_hexadecimal_digits_without_the_key_of_the_sample() -> None
 
 @pytest.mark.parametrize("shown", [repr, str, "{}".format, "{!r}".format])
 def test_no_text_of_a_key_tells_the_secret(shown: object) -> None:
-    assert shown(key()) == "RunKey(…)"  # type: ignore[operator]
+    assert shown(key()) == "RunKey(…)"  # type: ignore[operator]  # parametrized as object
 
 
 @pytest.mark.parametrize("size", [0, 1, 15])
@@ -86,7 +86,7 @@ def test_a_short_secret_is_refused(size: int) -> None:
 @pytest.mark.parametrize("secret", ["a secret of enough characters", 7, bytearray(32), [1] * 32])
 def test_a_secret_that_is_no_bytes_is_refused_without_showing_it(secret: object) -> None:
     with pytest.raises(TypeError, match=f"^a run key needs bytes, got {type(secret).__name__}$"):
-        RunKey(secret)  # type: ignore[arg-type]
+        RunKey(secret)  # type: ignore[arg-type]  # the wrong type is the point
 
 
 def test_without_a_secret_two_keys_differ() -> None:
@@ -95,7 +95,7 @@ def test_without_a_secret_two_keys_differ() -> None:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda k: pickle.loads(pickle.dumps(k))])
 def test_a_copy_of_a_key_is_the_same_key(copied: object) -> None:
-    assert copied(key()).digest("a") == key().digest("a")  # type: ignore[operator]
+    assert copied(key()).digest("a") == key().digest("a")  # type: ignore[operator]  # parametrized as object
 
 
 def test_noise_is_standard_normal() -> None:

@@ -58,7 +58,7 @@ def test_image_indices_that_are_no_int64_are_refused(dtype: torch.dtype) -> None
 
 def test_fields_cannot_be_assigned() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        regions().kinds = ()  # type: ignore[misc]
+        regions().kinds = ()  # type: ignore[misc]  # assigning is the point
 
 
 def test_the_length_is_the_number_of_regions() -> None:

@@ -153,7 +153,7 @@ def _fail_closed(read: Callable[[], Picture]) -> Picture:
         raise
     # Every exception: Pillow's plugins let a dozen types out for bad bytes (OSError, SyntaxError, ValueError,
     # struct.error, zlib.error, KeyError, OverflowError, DecompressionBombError, ...) and add new ones.
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - a dozen types come out for bad bytes, see above
         reason = _reason(error)
     # Raised outside of the handler, so that not even __context__ leads to the decoder's message and frames.
     raise UndecodableError(f"the image cannot be decoded ({reason}); replace or drop the file", reason=reason)

@@ -15,7 +15,7 @@ from anondata.errors import MissingExtraError, WeightsError
 def ort_is_installed() -> bool:
     """Whether ONNX Runtime can be imported."""
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime  # noqa: F401 - only whether it can be imported is asked
     except ImportError:
         return False
     return True
