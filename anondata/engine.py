@@ -295,7 +295,7 @@ class Engine:
                 regions=cat_regions([t.region for t in members], self.device),
                 before={name: torch.stack([t.before[name] for t in members]) for name in names},
                 after={name: after[name][chosen] for name in names},
-                techniques=tuple(describe(t.technique) for t in members),
+                techniques=tuple(t.technique for t in members),
                 erased=torch.tensor([t.technique.erases for t in members], device=self.device),
                 blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )

@@ -13,6 +13,9 @@
     ├── WeightsError           (RuntimeError)  weights that are missing, unknown or not the published file
     ├── MissingExtraError      (ImportError)   an optional package is not installed
     ├── WithheldError          (RuntimeError)  a sample was withheld and the policy says ``raise``
+    ├── GalleryError           (ValueError)    a gallery that cannot be read, changed or used as asked
+    ├── CalibrationError       (ValueError)    labelled faces that cannot support a threshold
+    ├── AuditError             (ValueError)    photos that cannot be audited: nothing to pair or to compare
     └── ReportError            (ValueError)    reports that cannot be merged or read
 
 Messages say what was found, what was expected and the next step. They never carry pixels, embeddings, file
@@ -75,6 +78,18 @@ class MissingExtraError(AnondataError, ImportError):
 
 class WithheldError(AnondataError, RuntimeError):
     """A sample was withheld and the policy says ``raise``."""
+
+
+class GalleryError(AnondataError, ValueError):
+    """A gallery that cannot be read, changed or used as asked: damaged, of another embedder, locked, empty …"""
+
+
+class CalibrationError(AnondataError, ValueError):
+    """Labelled faces that cannot support a threshold at the false-accept rate that was asked for."""
+
+
+class AuditError(AnondataError, ValueError):
+    """Photos that cannot be audited: nothing to pair, or nobody to compare with."""
 
 
 class ReportError(AnondataError, ValueError):

@@ -32,6 +32,11 @@ class Embedder(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digits that change when templates do: stands for the weights and the alignment."""
+        ...
+
     def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
         """``(R, D)`` float32, a row for each region; NaN rows where no template can be made."""
         ...
@@ -42,7 +47,7 @@ class Probe:
     """What a verifier may look at: ``R`` regions, before and after.
 
     before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
-    techniques: what was done to each region, as :func:`anondata.transforms.describe` tells it.
+    techniques: what was done to each region.
     erased: ``(R,)`` bool, whether that technique leaves nothing of a region.
     blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
         the network: ask for the regions that need it.
@@ -51,7 +56,7 @@ class Probe:
     regions: Regions
     before: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
-    techniques: tuple[str, ...]
+    techniques: tuple[RegionTransform, ...]
     erased: Tensor
     blank: Callable[[str, Tensor], Tensor]
 

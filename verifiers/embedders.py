@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from anondata.models.dlib_resnet import CHIP_PX, TEMPLATE
+from anondata.models.registry import entry
 from anondata.models.shared import network
 from anondata.protocols import Embedder
 from anondata.regions import Regions
 from anondata.verifiers.alignment import chips
 
+ALIGNMENT = "similarity/1"  # changes when the same face would give another template
 BATCH = 64  # chips in one call of the network: bounds memory on a picture of a crowd
 
 
@@ -26,6 +29,10 @@ class DlibEmbedder:
     """
 
     name: ClassVar[str] = "dlib-face-resnet"
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint(self.name)
 
     def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
         """``(R, 128)`` float32. Regions without landmarks are aligned by their box."""
@@ -41,6 +48,10 @@ class MobileFaceNetEmbedder:
     """
 
     name: ClassVar[str] = "mobilefacenet-ms1m"
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint(self.name)
 
     def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
         """``(R, 128)`` float32 of unit length, so that Euclidean distance orders as cosine does."""
@@ -58,6 +69,11 @@ ARCFACE_TEMPLATE = (
 )
 
 EMBEDDERS: Mapping[str, type[Embedder]] = {e.name: e for e in (DlibEmbedder, MobileFaceNetEmbedder)}
+
+
+def _fingerprint(name: str) -> str:
+    """Of the registered weights and of how faces are brought to them; needs no file."""
+    return hashlib.sha256(f"{ALIGNMENT}:{entry(name).sha256}".encode()).hexdigest()[:32]
 
 
 def _batched(name: str, faces: Tensor, *, dimensions: int) -> Tensor:
