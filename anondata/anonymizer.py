@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from anondata.components import open_gallery
 from anondata.engine import Engine
 from anondata.policy import Policy, load_policy
 from anondata.randomness import RunKey
 from anondata.records import Outcome
 from anondata.report import Report, report_of
-from anondata.rules import rules_of
+from anondata.rules import check_galleries, rules_of
 from anondata.samples import Sample, Schema
 
 
@@ -28,6 +29,11 @@ class Anonymizer:
         policy: the name of a preset, the path of a YAML file, or a :class:`~anondata.policy.Policy`.
         device: ``"auto"`` (CUDA where there is one), or a torch device.
         run_key: the secret of this run's randomness; the same key, samples and policy give the same result.
+        galleries: for each gallery that the policy names, the path of its file, or a gallery that is open. A file is
+            opened on first use, with the key that ``ANONDATA_GALLERY_KEY`` holds.
+
+    Raises:
+        PolicyError: a policy that does not validate, or galleries that are not those that it names.
 
     >>> import numpy as np
     >>> [outcome] = Anonymizer("faces").anonymize([np.zeros((32, 32, 3), np.uint8)])
@@ -41,11 +47,15 @@ class Anonymizer:
         *,
         device: str | torch.device = "auto",
         run_key: RunKey | bytes | None = None,
+        galleries: Mapping[str, Any] | None = None,
     ) -> None:
         self.policy = load_policy(policy).model_copy(
             deep=True
         )  # a snapshot: reports name the policy that was applied
+        check_galleries(self.policy, galleries or {})
         self.device = choose_device(device)
+        self._sources = dict(galleries or {})
+        self._galleries: dict[str, Any] = {}
         self._run_key = run_key if isinstance(run_key, RunKey) else RunKey(run_key)
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -54,15 +64,26 @@ class Anonymizer:
         return f"Anonymizer({self.policy.name!r}, device={str(self.device)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickle, (self.policy, str(self.device), self._run_key))
+        return (_unpickle, (self.policy, str(self.device), self._run_key, self._sources))
 
     @property
     def engine(self) -> Engine:
         """The engine of this policy, built on first use."""
         with self._lock:
             if self._engine is None:
-                self._engine = Engine(rules_of(self.policy), run_key=self._run_key, device=self.device)
+                self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
+                rules = rules_of(self.policy, self._galleries)
+                self._engine = Engine(rules, run_key=self._run_key, device=self.device)
             return self._engine
+
+    @property
+    def galleries(self) -> dict[str, str]:
+        """Fingerprints of the galleries, by name; they tell nothing to who does not hold them."""
+        return (
+            {name: gallery.fingerprint for name, gallery in self._galleries.items()}
+            if self._sources and self.engine
+            else {}
+        )
 
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
         """One outcome for each sample, in order; see :meth:`anondata.engine.Engine.run`."""
@@ -86,11 +107,11 @@ class Anonymizer:
 
     def report(self, outcomes: Sequence[Outcome]) -> Report:
         """The report of some outcomes; reports add up."""
-        return report_of(self.policy, outcomes)
+        return report_of(self.policy, outcomes, self.galleries)
 
 
-def _unpickle(policy: Policy, device: str, run_key: RunKey) -> Anonymizer:
-    return Anonymizer(policy, device=device, run_key=run_key)
+def _unpickle(policy: Policy, device: str, run_key: RunKey, galleries: dict[str, Any]) -> Anonymizer:
+    return Anonymizer(policy, device=device, run_key=run_key, galleries=galleries)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

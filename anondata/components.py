@@ -7,6 +7,7 @@ it is asked for, so the core names rooms beside it without depending on them.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -15,9 +16,14 @@ from typing import Any, Literal
 
 from anondata.errors import PolicyError
 
-Role = Literal["detector", "technique", "verifier"]
+Role = Literal["cover", "detector", "technique", "verifier"]
 
 TABLES: Mapping[Role, Mapping[str, str]] = {
+    "cover": {
+        "everyone": "anondata.rules:Everyone",
+        "everyone_except": "anondata.verifiers.cover:EveryoneExcept",
+        "gallery": "anondata.verifiers.cover:OnlyGallery",
+    },
     "detector": {
         "centerface": "anondata.detectors.centerface:CenterFaceDetector",
         "yunet": "anondata.detectors.yunet:YuNetDetector",
@@ -29,6 +35,12 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "pixelate": "anondata.transforms.pixelate:Pixelate",
     },
     "verifier": {
+        "all_of": "anondata.verifiers.compose:AllOf",
+        "any_of": "anondata.verifiers.compose:AnyOf",
+        "confidence_drop": "anondata.verifiers.confidence_drop:ConfidenceDrop",
+        "ensemble": "anondata.verifiers.compose:Ensemble",
+        "gallery_match": "anondata.verifiers.gallery_match:GalleryMatch",
+        "parrot_match": "anondata.verifiers.parrot_match:ParrotMatch",
         "self_match": "anondata.verifiers.self_match:SelfMatch",
     },
 }
@@ -52,6 +64,13 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
             hint = suggest(unknown[1], known) if known else ""
             raise PolicyError(f"{role} {name!r} has no parameter {unknown[1]!r}; {hint}") from error
         raise PolicyError(f"{role} {name!r}: {error}") from error
+
+
+def open_gallery(source: Any) -> Any:
+    """A gallery by the path of its file, or as it is."""
+    if not isinstance(source, str | os.PathLike):
+        return source
+    return import_module("anondata.verifiers.gallery_file").open_gallery(source)
 
 
 def params_of(component: Any) -> dict[str, Any]:

@@ -18,28 +18,30 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anondata.detectors.pyramid import merge
+from anondata.detectors.pyramid import box_iou, merge
 from anondata.errors import (
     FieldTypeError,
+    GalleryError,
     MissingExtraError,
     PolicyError,
     UndecodableError,
     WeightsError,
     WithheldError,
 )
-from anondata.protocols import Detector, Embedder, Probe, Verdicts
+from anondata.protocols import Detector, Embedder, Probe
 from anondata.randomness import RunKey
-from anondata.records import Outcome, RegionRecord, Released, SampleRecord, Verdict, Withheld
+from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
-from anondata.rules import ContentRules, KindRules
+from anondata.rules import ContentRules, Everyone
 from anondata.samples import DROP, Sample, Schema
+from anondata.tracks import Track, Work, rows_of
 from anondata.transforms.base import RegionTransform, describe
 
 log = logging.getLogger("anondata")
@@ -52,69 +54,11 @@ CORE_COVERED = 0.95
 
 SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the same region
 
+# The scan looks less closely than the first pass, so its box of a face that was left as it is may be a little off.
+SPARED_IOU = 0.5
+
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
-_RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError)
-
-
-@dataclass(eq=False)
-class _Track:
-    """One region on its way up the ladder."""
-
-    region: Regions
-    rules: KindRules
-    tiny: bool
-    found_by: str
-    order: int
-    rung: int = 0
-    patch: Any = None
-    before: dict[str, Tensor] = field(default_factory=dict)
-    verdicts: tuple[Verdict, ...] = ()
-
-    @property
-    def technique(self) -> RegionTransform:
-        return self.rules.steps(self.tiny)[self.rung]
-
-    @property
-    def size_px(self) -> float:
-        return float(self.region.sizes.prod().sqrt())
-
-    def record(self) -> RegionRecord:
-        return RegionRecord(
-            kind=self.region.kinds[0],
-            size_px=round(self.size_px, 1),
-            score=round(float(self.region.scores[0]), 4),
-            found_by=self.found_by,
-            tiny=self.tiny,
-            rung=self.rung,
-            technique=describe(self.technique),
-            verdicts=self.verdicts,
-        )
-
-
-@dataclass(eq=False)
-class _Work:
-    """One field of one sample, while it is worked on. Never leaves this module."""
-
-    sample: int
-    name: str
-    key: str
-    media: Any
-    tracks: list[_Track] = field(default_factory=list)
-    scans: int = 0
-    value: Any = None
-    shown: Any = None
-    failure: tuple[str, str] | None = None
-    raises: bool = False
-
-    def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
-        self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
-
-    def fresh(self) -> _Work:
-        return _Work(self.sample, self.name, self.key, self.media)
-
-    def patches(self) -> list[Any]:
-        """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
-        return [t.patch for t in sorted(self.tracks, key=lambda t: (t.rung, t.size_px))]
+_RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
 
 
 class Engine:
@@ -150,18 +94,18 @@ class Engine:
         for sample in samples:
             schema.check(sample.fields)
         works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
-        by_type: dict[str, list[_Work]] = defaultdict(list)
+        by_type: dict[str, list[Work]] = defaultdict(list)
         for work in works:
             by_type[schema.fields[work.name]].append(work)
-        done: dict[tuple[int, str], _Work] = {}
+        done: dict[tuple[int, str], Work] = {}
         for kind, group in by_type.items():
             for work in self._settle_apart(self.rules[kind], group):
                 done[work.sample, work.name] = work
         return [self._outcome(i, sample, schema, done) for i, sample in enumerate(samples)]
 
-    def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[_Work]:
+    def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
         for name, kind in schema.content().items():
-            work = _Work(index, name, sample.key, None)
+            work = Work(index, name, sample.key, None)
             try:
                 if name not in sample.fields:
                     work.fail("missing_field", "a declared field is not in the sample")
@@ -175,7 +119,7 @@ class Engine:
                 self._blame(work, error)
             yield work
 
-    def _settle_apart(self, rules: ContentRules, works: list[_Work]) -> list[_Work]:
+    def _settle_apart(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Settles a batch; when it breaks, each sample alone, so that one cannot withhold the others."""
         good = [work for work in works if work.failure is None]
         if good:
@@ -192,7 +136,7 @@ class Engine:
         return works
 
     @staticmethod
-    def _blame(work: _Work, error: Exception) -> None:
+    def _blame(work: Work, error: Exception) -> None:
         """An unforeseen error withholds its sample. Its text is not logged: it could quote the sample."""
         where = error.__traceback__
         while where and where.tb_next:
@@ -202,13 +146,13 @@ class Engine:
         work.tracks.clear()
         work.fail("error", f"{type(error).__name__} at {place}")
 
-    def _settle(self, rules: ContentRules, works: list[_Work]) -> None:
+    def _settle(self, rules: ContentRules, works: list[Work]) -> None:
         self._add(rules, works, self._find(rules, rules.detectors, [w.media for w in works]), "detect")
         open_works = works
         while open_works:
             self._render(rules, open_works)
             self._judge(rules, open_works)
-            sound = [w for w in open_works if w.failure is None and all(_passed(t) for t in w.tracks)]
+            sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
                 self._escalate(work)
@@ -225,32 +169,46 @@ class Engine:
             raise ValueError("a detector returned boxes or scores that are not finite")
         return found
 
-    def _add(self, rules: ContentRules, works: list[_Work], found: Regions, found_by: str) -> None:
-        """Tracks new regions, with the templates of their originals."""
-        fresh: list[tuple[int, _Track]] = []
-        for region in found:
-            work = works[int(region.image)]
-            kind = rules.kinds[region.kinds[0]]
-            tiny = float(region.sizes.prod().sqrt()) < kind.tiny_below_px
-            track = _Track(region.renumbered(0), kind, tiny, found_by, len(work.tracks))
-            work.tracks.append(track)
-            fresh.append((int(region.image), track))
-        judged = [(i, t) for i, t in fresh if not t.tiny]
-        templates = self._embed(rules, [w.media for w in works], judged)
-        for row, (_, track) in enumerate(judged):
+    def _add(self, rules: ContentRules, works: list[Work], found: Regions, found_by: str) -> set[Work]:
+        """Tracks new regions, with the templates of their originals; returns the works that got any."""
+        fresh = [(int(r.image), Track(r.renumbered(0), rules.kinds[r.kinds[0]], found_by)) for r in found]
+        known = [(i, t) for i, t in fresh if not t.tiny]
+        templates = self._embed(rules, [w.media for w in works], known)
+        for row, (_, track) in enumerate(known):
             track.before = {name: matrix[row] for name, matrix in templates.items()}
+        partly = {i for i, track in known if not isinstance(track.rules.cover, Everyone)}
+        hiding = {i for i in partly if rules.content.hidden(works[i].media)}
+        spared = self._spared([track for i, track in known if i not in hiding])  # templates see the view alone
+        for i, track in fresh:
+            track.order = len(works[i].tracks)
+            (works[i].spared if track in spared else works[i].tracks).append(track)
+        return {works[i] for i, track in fresh if track not in spared}
+
+    def _spared(self, tracks: Sequence[Track]) -> set[Track]:
+        """Those that their cover leaves out; never one without a whole template."""
+        spared: set[Track] = set()
+        for rules in {id(t.rules): t.rules for t in tracks}.values():
+            members = [t for t in tracks if t.rules is rules]
+            names = [e.name for e in rules.cover.embedders]
+            templates = {name: torch.stack([t.before[name] for t in members]) for name in names}
+            mask = rules.cover.spares(cat_regions([t.region for t in members], self.device), templates)
+            if mask.shape != (len(members),) or mask.dtype != torch.bool:
+                raise ValueError("a cover returned a mask of the wrong shape or type")
+            for matrix in templates.values():
+                mask = mask & matrix.isfinite().all(dim=1)
+            spared |= {t for t, leave in zip(members, mask.tolist(), strict=True) if leave}
+        return spared
 
     def _embed(
-        self, rules: ContentRules, media: Sequence[Any], tracks: Sequence[tuple[int, _Track]]
+        self, rules: ContentRules, media: Sequence[Any], tracks: Sequence[tuple[int, Track]]
     ) -> dict[str, Tensor]:
         """Templates by embedder, a row for each track; each embedder runs once, on all kinds that ask for it."""
         if not tracks:
             return {}
         views = [rules.content.view(m) for m in media]
         regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
-        embedders: dict[str, Embedder] = {
-            e.name: e for _, t in tracks for v in t.rules.verifiers for e in v.embedders
-        }
+        rules_met = {id(t.rules): t.rules for _, t in tracks}.values()
+        embedders: dict[str, Embedder] = {e.name: e for kind in rules_met for e in kind.embedders}
         out = {}
         for name, embedder in embedders.items():
             matrix = embedder.embed(views, regions)
@@ -259,8 +217,8 @@ class Engine:
             out[name] = matrix
         return out
 
-    def _render(self, rules: ContentRules, works: list[_Work]) -> None:
-        pending: dict[int, list[tuple[int, _Track]]] = defaultdict(list)
+    def _render(self, rules: ContentRules, works: list[Work]) -> None:
+        pending: dict[int, list[tuple[int, Track]]] = defaultdict(list)
         techniques: dict[int, RegionTransform] = {}
         for i, work in enumerate(works):
             for track in work.tracks:
@@ -276,11 +234,11 @@ class Engine:
         for work in works:
             work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
 
-    def _seed(self, work: _Work, track: _Track) -> int:
+    def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
 
-    def _judge(self, rules: ContentRules, works: list[_Work]) -> None:
+    def _judge(self, rules: ContentRules, works: list[Work]) -> None:
         """Sets the verdicts of every region of the works: a new rendering may have changed any of them."""
         tracks = [(i, t) for i, work in enumerate(works) for t in work.tracks if not t.tiny]
         after = self._embed(rules, [w.shown for w in works], tracks)
@@ -300,10 +258,10 @@ class Engine:
                 blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )
             for verifier in members[0].rules.verifiers:
-                for track, verdict in zip(members, _rows(verifier.judge(probe), len(members)), strict=True):
+                for track, verdict in zip(members, rows_of(verifier.judge(probe), len(members)), strict=True):
                     track.verdicts += (verdict,)
 
-    def _blank(self, rules: ContentRules, members: Sequence[tuple[_Work, _Track]], name: str, rows: Tensor) -> Tensor:
+    def _blank(self, rules: ContentRules, members: Sequence[tuple[Work, Track]], name: str, rows: Tensor) -> Tensor:
         """Templates of some regions of originals that were blanked out; see :class:`anondata.protocols.Probe`."""
         chosen = [members[row] for row in rows.tolist()]
         media = [work.media for work, _ in chosen]
@@ -314,43 +272,45 @@ class Engine:
         return self._embed(rules, shown, tracks)[name]
 
     @staticmethod
-    def _escalate(work: _Work) -> None:
+    def _escalate(work: Work) -> None:
         for track in work.tracks:
-            if _passed(track):
+            if track.passed:
                 continue
             if track.rung + 1 >= len(track.rules.steps(track.tiny)):
                 work.fail(
                     "still_recognised",
-                    f"a {track.region.kinds[0]} still failed {_failed_by(track)} on the last rung of its ladder",
+                    f"a {track.region.kinds[0]} still failed {track.failed_by} on the last rung of its ladder",
                     raises=track.rules.raises,
                 )
                 return
             track.rung, track.patch = track.rung + 1, None
 
-    def _scan(self, rules: ContentRules, works: list[_Work]) -> list[_Work]:
+    def _scan(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Looks for regions that the first pass missed; returns the works that must go round again."""
         if not works or not rules.scan_passes:
             return []
         found = self._find(rules, rules.scanners, [w.shown for w in works])
-        again: list[_Work] = []
-        missed: list[Regions] = []
-        for i, work in enumerate(works):
+        missed = [self._missed(rules, work, found.of_image(i)).renumbered(i) for i, work in enumerate(works)]
+        again = self._add(rules, works, cat_regions(missed, self.device), "scan")
+        for work in works:
             work.scans += 1
-            regions = found.of_image(i)
-            covered = rules.content.covered(work.patches(), work.media, regions.scaled(CORE))
-            regions = regions.select(covered < CORE_COVERED)
-            if len(regions) and work.scans >= rules.scan_passes:
+            if work in again and work.scans >= rules.scan_passes:
                 work.fail("scan_unsettled", f"the output scan still found regions after {work.scans} passes")
-            elif len(regions):
-                missed.append(regions.renumbered(len(again)))
-                again.append(work)
-        self._add(rules, again, cat_regions(missed, self.device), "scan")
-        return again
+        return [work for work in works if work in again and work.failure is None]
 
-    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[int, str], _Work]) -> Outcome:
+    @staticmethod
+    def _missed(rules: ContentRules, work: Work, found: Regions) -> Regions:
+        """What neither patches cover nor was spared."""
+        covered = rules.content.covered(work.patches(), work.media, found.scaled(CORE))
+        found = found.select(covered < CORE_COVERED)
+        for track in work.spared:
+            found = found.select(box_iou(found.boxes, track.region.boxes)[:, 0] < SPARED_IOU)
+        return found
+
+    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[int, str], Work]) -> Outcome:
         works = [done[index, name] for name in schema.content()]
         record = SampleRecord(
-            regions=tuple(t.record() for work in works for t in work.tracks),
+            regions=tuple(record for work in works for record in work.records()),
             notes=tuple(n for w in works if w.media is not None for n in self._notes(schema, w)),
             scans=sum(work.scans for work in works),
         )
@@ -363,27 +323,5 @@ class Engine:
         fields = {n: changed.get(n, v) for n, v in sample.fields.items() if schema.fields[n] != DROP}
         return Released(Sample(sample.key, fields), record)
 
-    def _notes(self, schema: Schema, work: _Work) -> tuple[str, ...]:
+    def _notes(self, schema: Schema, work: Work) -> tuple[str, ...]:
         return self.rules[schema.fields[work.name]].content.notes(work.media)
-
-
-def _passed(track: _Track) -> bool:
-    """Tiny regions are exempt; every other needs a verdict of each verifier, all of them passes."""
-    if track.tiny:
-        return True
-    return len(track.verdicts) == len(track.rules.verifiers) > 0 and all(v.passed for v in track.verdicts)
-
-
-def _failed_by(track: _Track) -> str:
-    return ", ".join(v.verifier for v in track.verdicts if not v.passed) or "verification"
-
-
-def _rows(verdicts: Verdicts, count: int) -> list[Verdict]:
-    columns = (verdicts.before, verdicts.after, verdicts.threshold, verdicts.passed & verdicts.after.isfinite())
-    if any(column.shape != (count,) for column in columns) or verdicts.passed.dtype != torch.bool:
-        raise ValueError("a verifier returned verdicts of the wrong shape or type")
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        Verdict(verdicts.verifier, round(b, 5), round(a, 5), round(threshold, 5), bool(ok))
-        for b, a, threshold, ok in rows
-    ]

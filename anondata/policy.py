@@ -64,6 +64,10 @@ class VerifierStep(Step):
     role = "verifier"
 
 
+class CoverStep(Step):
+    role = "cover"
+
+
 class TinyPolicy(_Data):
     """Regions too small for the gate to tell apart: changed by the strongest means, and not verified.
 
@@ -77,10 +81,12 @@ class TinyPolicy(_Data):
 class RegionPolicy(_Data):
     """What happens to one kind of region.
 
+    cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed.
     ladder: techniques, the least destructive first. verify: all must pass before a region is released.
     on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
     """
 
+    cover: CoverStep = Field(default_factory=lambda: CoverStep.model_validate("everyone"))
     ladder: list[TechniqueStep] = Field(min_length=1)
     verify: list[VerifierStep] = Field(min_length=1)
     tiny: TinyPolicy | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -63,13 +63,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores, thresholds and a bool each. NaN never passes."""
+    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores, thresholds and a bool each. NaN never passes.
+
+    parts: the verdicts of which this one is composed, each on the same regions.
+    """
 
     verifier: str
     before: Tensor
     after: Tensor
     threshold: Tensor
     passed: Tensor
+    parts: tuple[Verdicts, ...] = ()
 
 
 class Verifier(Protocol):
@@ -84,6 +88,36 @@ class Verifier(Protocol):
         ...
 
     def judge(self, probe: Probe) -> Verdicts: ...
+
+
+class Cover(Protocol):
+    """Says whom a policy does not cover: regions that may stay as they are."""
+
+    @property
+    def embedders(self) -> Sequence[Embedder]:
+        """Whose templates :meth:`spares` needs."""
+        ...
+
+    def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        """``(R,)`` bool; in doubt a region is not spared.
+
+        templates: ``(R, D)`` of the originals, by embedder name.
+        """
+        ...
+
+
+@runtime_checkable
+class NeedsGalleries(Protocol):
+    """A component that names galleries; they are handed in, because a policy is data and holds no path."""
+
+    @property
+    def galleries(self) -> Sequence[str]:
+        """The names that it goes by."""
+        ...
+
+    def bound(self, galleries: Mapping[str, Any]) -> Any:
+        """The component with its galleries at hand. Raises :class:`GalleryError` where one does not fit."""
+        ...
 
 
 class ContentType(Protocol[Media]):

@@ -5,6 +5,7 @@ Records hold numbers and names of techniques. They never hold pixels, embeddings
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -16,7 +17,7 @@ class Verdict:
     """What one verifier said of one region.
 
     score_before, score_after: the verifier's score of the original and of the result, in the verifier's unit.
-    threshold: the bound that ``score_after`` was held against.
+    threshold: the bound that ``score_after`` was held against. parts: the verdicts that this one is composed of.
     """
 
     verifier: str
@@ -24,6 +25,14 @@ class Verdict:
     score_after: float
     threshold: float
     passed: bool
+    parts: tuple[Verdict, ...] = ()
+
+    def leaves(self) -> Iterator[Verdict]:
+        """This verdict, or those that it is composed of."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class RegionRecord:
 
     size_px: the geometric mean of its sides. found_by: ``"detect"``, or ``"scan"`` when the first pass missed it.
     rung: index on its ladder, from 0. technique: what was done in the end. tiny: on the ladder for tiny regions.
+    spared: left as it was, because the policy does not cover whose it is; then there is no technique.
     """
 
     kind: str
@@ -42,6 +52,7 @@ class RegionRecord:
     rung: int
     technique: str
     verdicts: tuple[Verdict, ...] = ()
+    spared: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anondata.errors import ReportError
@@ -21,12 +22,13 @@ SIZE_EDGES_PX = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 class Report:
     """What a run did, in numbers. Holds no name, no pixel and no score of a single sample.
 
-    policy, fingerprint: which policy. counts: nested mappings whose leaves are whole numbers:
+    policy, fingerprint: which policy. galleries: fingerprints of the galleries that it was bound to, by name.
+    counts: nested mappings whose leaves are whole numbers:
 
     * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
     * ``failed``: by verifier, regions of the withheld samples that it did not pass
-    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``rung`` (by index),
-      ``technique`` and ``size_px`` (by lower edge)
+    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``spared``, ``rung`` (by
+      index), ``technique`` and ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
     * ``verdicts``: by verifier, its ``threshold`` (a text), and ``score``, a histogram of the distances after
     """
@@ -34,6 +36,7 @@ class Report:
     policy: str
     fingerprint: str
     counts: Mapping[str, Any] = field(default_factory=dict)
+    galleries: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: Report) -> Report:
         """The report of both runs.
@@ -47,7 +50,15 @@ class Report:
             raise ReportError(
                 f"reports of different policies cannot be merged: {self.fingerprint} and {other.fingerprint}"
             )
-        return Report(self.policy, self.fingerprint, _sum(self.counts, other.counts))
+        if self.galleries != other.galleries:
+            raise ReportError("reports of runs with different galleries cannot be merged")
+        return replace(self, counts=_sum(self.counts, other.counts))
+
+    @property
+    def setting(self) -> str:
+        """32 hexadecimal digits over the policy and the galleries: what must agree for results to be of one kind."""
+        text = f"{self.fingerprint} {sorted(self.galleries.items())}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def seen(self) -> int:
@@ -63,20 +74,23 @@ class Report:
         return dict(self.counts.get("withheld", {}))
 
     def to_json(self) -> str:
-        body = {"format": FORMAT, "policy": self.policy, "fingerprint": self.fingerprint}
-        return json.dumps({**body, "counts": self.counts}, indent=2, sort_keys=True) + "\n"
+        body: dict[str, Any] = {"format": FORMAT, "policy": self.policy, "fingerprint": self.fingerprint}
+        return (
+            json.dumps({**body, "galleries": dict(self.galleries), "counts": self.counts}, indent=2, sort_keys=True)
+            + "\n"
+        )
 
 
-def empty_report(policy: Policy) -> Report:
-    """The report of no samples."""
-    return Report(policy.name, policy.fingerprint, {"samples": {"seen": 0, "released": 0}})
+def empty_report(policy: Policy, galleries: Mapping[str, str] | None = None) -> Report:
+    """The report of no samples. galleries: fingerprints by name."""
+    return Report(policy.name, policy.fingerprint, {"samples": {"seen": 0, "released": 0}}, galleries or {})
 
 
-def report_of(policy: Policy, outcomes: Iterable[Outcome]) -> Report:
-    """The report of some outcomes."""
-    total = empty_report(policy)
+def report_of(policy: Policy, outcomes: Iterable[Outcome], galleries: Mapping[str, str] | None = None) -> Report:
+    """The report of some outcomes. galleries: fingerprints by name."""
+    total = empty_report(policy, galleries)
     for outcome in outcomes:
-        total = total + Report(policy.name, policy.fingerprint, _counts(outcome))
+        total = total + replace(total, counts=_counts(outcome))
     return total
 
 
@@ -91,8 +105,9 @@ def from_json(text: str) -> Report:
         if data["format"] != FORMAT:
             raise ReportError(f"the report's format is {data['format']!r}, expected {FORMAT!r}")
         _check(data["counts"])
-        return Report(str(data["policy"]), str(data["fingerprint"]), data["counts"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        galleries = {str(name): str(value) for name, value in data["galleries"].items()}
+        return Report(str(data["policy"]), str(data["fingerprint"]), data["counts"], galleries)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"not a report: {type(error).__name__}") from error
 
 
@@ -107,7 +122,8 @@ def _check(counts: Any) -> None:
 def _counts(outcome: Outcome) -> dict[str, Any]:
     notes = dict.fromkeys(outcome.record.notes, 1)
     if isinstance(outcome, Withheld):
-        failed = Counter(v.verifier for r in outcome.record.regions for v in r.verdicts if not v.passed)
+        verdicts = (v for r in outcome.record.regions for verdict in r.verdicts for v in verdict.leaves())
+        failed = Counter(v.verifier for v in verdicts if not v.passed)
         samples = {"seen": 1, "released": 0}
         return {"samples": samples, "withheld": {outcome.reason: 1}, "notes": notes, "failed": dict(failed)}
     counts: dict[str, Any] = {
@@ -122,17 +138,19 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
 
 def _region(region: RegionRecord) -> dict[str, Any]:
     edge = max((e for e in SIZE_EDGES_PX if e <= region.size_px), default=0)
-    kind = {
+    kind: dict[str, Any] = {
         "found": 1,
         "by_scan": int(region.found_by == "scan"),
         "tiny": int(region.tiny),
-        "rung": {"tiny" if region.tiny else str(region.rung): 1},
-        "technique": {region.technique: 1},
+        "spared": int(region.spared),
         "size_px": {str(edge): 1},
     }
-    verdicts = {
-        v.verifier: {"threshold": {f"{v.threshold:g}": 1}, "score": {_bin(v.score_after): 1}} for v in region.verdicts
-    }
+    if not region.spared:
+        kind |= {"rung": {"tiny" if region.tiny else str(region.rung): 1}, "technique": {region.technique: 1}}
+    verdicts: dict[str, Any] = {}
+    for verdict in (leaf for v in region.verdicts for leaf in v.leaves()):
+        told = {"threshold": {f"{verdict.threshold:g}": 1}, "score": {_bin(verdict.score_after): 1}}
+        verdicts = _sum(verdicts, {verdict.verifier: told})
     return {"regions": {region.kind: kind}, "verdicts": verdicts}
 
 

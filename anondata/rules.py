@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from anondata.content.images import ImageContent
+from anondata.errors import PolicyError
 from anondata.policy import ContentPolicy, Policy, RegionPolicy
-from anondata.protocols import ContentType, Detector, Verifier
+from anondata.protocols import ContentType, Cover, Detector, Embedder, NeedsGalleries, Verifier
+from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
+
+
+@dataclass(frozen=True)
+class Everyone:
+    """Covers every region."""
+
+    @property
+    def embedders(self) -> Sequence[Embedder]:
+        return ()
+
+    def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        return torch.zeros_like(regions.scores, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class KindRules:
     """What happens to one kind of region.
 
+    cover: says which regions stay as they are; it is not asked about tiny ones, which never do.
     ladder, tiny_ladder: techniques from the weakest to the last resort. tiny_below_px: regions whose geometric mean
     side is below it go the tiny ladder and are not verified, because no recognizer can tell them apart.
     """
@@ -25,6 +43,12 @@ class KindRules:
     tiny_below_px: float = 0.0
     tiny_ladder: tuple[RegionTransform, ...] = ()
     raises: bool = False
+    cover: Cover = Everyone()
+
+    @property
+    def embedders(self) -> list[Embedder]:
+        """Whose templates the cover and the verifiers need."""
+        return [*self.cover.embedders, *(e for verifier in self.verifiers for e in verifier.embedders)]
 
     def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
         return self.tiny_ladder if tiny else self.ladder
@@ -41,30 +65,60 @@ class ContentRules:
     scan_passes: int = 0
 
 
-def rules_of(policy: Policy) -> dict[str, ContentRules]:
-    """The engine's rules, with every component made."""
-    return {"image": _content_rules(policy.content["image"])}
+def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict[str, ContentRules]:
+    """The engine's rules, with every component made and bound to its galleries, by the names in the policy.
+
+    Raises:
+        PolicyError: a gallery that the policy names is not given, or one is given that it does not name.
+        GalleryError: a gallery that does not fit its component.
+    """
+    check_galleries(policy, galleries or {})
+    return {"image": _content_rules(policy.content["image"], galleries or {})}
 
 
-def _content_rules(policy: ContentPolicy) -> ContentRules:
+def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
+    """Raises :class:`PolicyError` unless these are the galleries that a policy names."""
+    steps = [step for c in policy.content.values() for r in c.regions.values() for step in (r.cover, *r.verify)]
+    made = [step.make() for step in steps]
+    needed = {name for component in made if isinstance(component, NeedsGalleries) for name in component.galleries}
+    given = set(galleries)
+    if needed - given:
+        name = min(needed - given)
+        raise PolicyError(
+            f"policy {policy.name!r} needs a gallery called {name!r}: give galleries={{{name!r}: …}}, "
+            f"or --gallery {name}=FILE"
+        )
+    if given - needed:
+        raise PolicyError(
+            f"policy {policy.name!r} looks at no gallery called {min(given - needed)!r}; it would protect nobody. "
+            f"Galleries that it names: {', '.join(sorted(needed)) or 'none'}"
+        )
+
+
+def _bound(component: Any, galleries: Mapping[str, Any]) -> Any:
+    return component.bound(galleries) if isinstance(component, NeedsGalleries) else component
+
+
+def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
     scan = policy.scan
     content = ImageContent(quality=policy.encode.quality)
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),
-        kinds={kind: _kind_rules(rules, content.blank) for kind, rules in policy.regions.items()},
+        kinds={kind: _kind_rules(rules, content.blank, galleries) for kind, rules in policy.regions.items()},
         scanners=tuple(step.make() for step in scan.detect) if scan else (),
         scan_passes=scan.passes if scan else 0,
     )
 
 
-def _kind_rules(policy: RegionPolicy, blank: RegionTransform) -> KindRules:
+def _kind_rules(policy: RegionPolicy, blank: RegionTransform, galleries: Mapping[str, Any]) -> KindRules:
     last = (blank,) if policy.on_exhausted == "fill" else ()
     tiny = policy.tiny
     return KindRules(
         ladder=tuple(step.make() for step in policy.ladder) + last,
-        verifiers=tuple(step.make() for step in policy.verify),
+        verifiers=tuple(_bound(step.make(), galleries) for step in policy.verify),
         tiny_below_px=tiny.below_px if tiny else 0.0,
         tiny_ladder=tuple(step.make() for step in tiny.ladder) if tiny else (),
         raises=policy.on_exhausted == "raise",
+        cover=_bound(policy.cover.make(), galleries),
     )

@@ -139,7 +139,7 @@ def test_only_failing_regions_go_to_the_next_rung(astronaut: Tensor) -> None:
     class FirstFails(Moved):
         def judge(self, probe: Probe) -> Verdicts:
             verdicts = super().judge(probe)
-            weak = torch.tensor(["pixelate" in t for t in probe.techniques]) & (probe.regions.boxes[:, 0] < 200)
+            weak = torch.tensor([t.name == "pixelate" for t in probe.techniques]) & (probe.regions.boxes[:, 0] < 200)
             return replace(verdicts, passed=~weak)
 
     made = engine(ladder=(Pixelate(4), Fill()), verifier=FirstFails(1.0), detector=Finds((tuple(BOX), other)))
@@ -158,7 +158,9 @@ def test_a_stronger_rung_starts_from_the_original(astronaut: Tensor) -> None:
     @dataclass(frozen=True)
     class SecondPasses(Moved):
         def judge(self, probe: Probe) -> Verdicts:
-            return replace(super().judge(probe), passed=torch.tensor(["pixelate" in t for t in probe.techniques]))
+            return replace(
+                super().judge(probe), passed=torch.tensor([t.name == "pixelate" for t in probe.techniques])
+            )
 
     made = engine(
         ladder=(Fill((1.0, 0.0, 0.0), coverage=2.0), Pixelate(8, coverage=1.0, feather=0.0)),

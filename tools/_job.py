@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from anondata.policy import Policy
     from anondata.randomness import RunKey
+    from anondata.report import Report
     from anondata.tools._run import Names, Run
+    from anondata.verifiers.gallery import Gallery
 
 # One picture at a time on a CPU: with a worker for each core, batches of 1, 2, 4 and 8 gave 11.6, 11.6, 11.1 and 11.0
 # images a second (2 cores, 24 scenes, median of 4), at 0.14 s of CPU time each. One takes the least memory, and no
@@ -41,6 +43,7 @@ class Job:
     """What the command line asks for, checked as far as that goes without reading a picture."""
 
     policy: Policy
+    galleries: Mapping[str, Gallery]
     device: str
     listing: Listing
     chosen: tuple[Source, ...]
@@ -51,6 +54,11 @@ class Job:
     overwrite: bool
     as_json: bool
     list_withheld: Path | None
+
+    def empty_report(self) -> Report:
+        from anondata.report import empty_report
+
+        return empty_report(self.policy, {name: gallery.fingerprint for name, gallery in self.galleries.items()})
 
 
 def rehearse(job: Job) -> int:
@@ -72,6 +80,8 @@ def rehearse(job: Job) -> int:
         return cli.OK
     for line in in_words(job.policy):
         click.echo(line)
+    for name, gallery in sorted(job.galleries.items()):
+        click.echo(f"gallery {name}: {len(gallery.identities)} {gallery.role} people ({gallery.fingerprint})")
     click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
     click.echo(f"left alone: {listing.other_files} other files, {listing.hidden} hidden")
     click.echo(f"{job.workers} worker(s) on {job.device}")
@@ -113,7 +123,7 @@ def _run(
             withheld.append((reason, source.place))
 
     return Run(
-        anonymizer=Anonymizer(job.policy, device=job.device, run_key=key),
+        anonymizer=Anonymizer(job.policy, device=job.device, run_key=key, galleries=job.galleries),
         folder=folder,
         journal=journal,
         names=names,
@@ -128,7 +138,7 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
     """Names and the journal; with a folder, which then must be locked, the journal is made ready to be written."""
     from anondata.tools._run import Names
 
-    header = Header(job.policy.fingerprint, key.name("journal"), job.rename)
+    header = Header(job.empty_report().setting, key.name("journal"), job.rename)
     path = job.out / WORK_FOLDER / FILE
     if folder and job.overwrite:
         for entry in Journal.read_any(path).entries.values():
@@ -148,7 +158,7 @@ def _write_report(job: Job, run: Run) -> Path:
     """report.json: every output that lies in the folder, and what was withheld of the sources at hand."""
     listed = {run.names.sample(source) for source in job.listing.sources}
     report = run.journal.report(
-        job.policy,
+        job.empty_report(),
         lambda key, entry: run.folder.has(entry.output) if entry.released else key in listed,
     )
     run.folder.write(REPORT, report.to_json().encode())

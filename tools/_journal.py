@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from anondata.errors import OutputError
 from anondata.tools._output import stopped
 
 if TYPE_CHECKING:
-    from anondata.policy import Policy
     from anondata.report import Report
 
 FORMAT = "anondata.journal/1"
@@ -127,15 +126,13 @@ class Journal:
         at = self._write(line)
         self.entries[key] = Entry(entry.version, entry.reason, entry.output, entry.sha256, entry.regions, at)
 
-    def report(self, policy: Policy, counted: Callable[[bytes, Entry], bool]) -> Report:
-        """The report over all entries that count, whichever run they are of."""
-        from anondata.report import Report, empty_report
-
-        total = empty_report(policy)
+    def report(self, empty: Report, counted: Callable[[bytes, Entry], bool]) -> Report:
+        """The report over all entries that count, whichever run they are of. empty: the report of none."""
+        total = empty
         for at, line in self._lines():
             read = _entry(line, at)
             if read and self.entries.get(read[0]) == read[1] and counted(*read):
-                total = total + Report(policy.name, policy.fingerprint, line["counts"])
+                total = total + replace(empty, counts=line["counts"])
         return total
 
     def _write(self, line: Any) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anondata.records import Released, SampleRecord, Withheld
-from anondata.report import report_of
 from anondata.samples import Sample, Schema
 from anondata.tools._journal import TRANSIENT, Entry, Journal
 from anondata.tools._naming import expected_name, with_suffix, written_suffix
@@ -167,7 +166,7 @@ class Run:
             self.folder.remove(old.output)
         reason = outcome.reason if isinstance(outcome, Withheld) else ""
         regions = len(outcome.record.regions) if outcome.released else 0
-        counts = report_of(self.anonymizer.policy, [outcome]).counts
+        counts = self.anonymizer.report([outcome]).counts
         with self._telling:
             self.journal.append(key, Entry(version, reason, output, digest, regions), counts)
         self._count(source, reason, regions)

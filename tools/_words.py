@@ -34,6 +34,7 @@ def _content(policy: ContentPolicy) -> list[str]:
 
 def _region(policy: RegionPolicy) -> list[str]:
     lines = [
+        f"covers {_steps([policy.cover])}",
         f"{_steps(policy.ladder, ' → ')}; {_EXHAUSTED[policy.on_exhausted]}",
         f"checked by {_steps(policy.verify)}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,25 @@ from anondata.tools._sources import list_sources
 
 if TYPE_CHECKING:
     from anondata.policy import Policy
+    from anondata.verifiers.gallery import Gallery
 
 
 @click.command("anonymize")
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @click.option("--out", metavar="DST", required=True, help="Local folder for the results; made where it is not there.")
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@click.option(
+    "--gallery",
+    "galleries",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="A gallery that the policy names, such as protected=vips.gallery. Encrypted ones need the key below.",
+)
+@click.option(
+    "--gallery-key",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="File that holds the galleries' key.  [default: the variable ANONDATA_GALLERY_KEY, if it is set]",
+)
 @click.option("--rename", is_flag=True, help="Name outputs by keyed hashes in one flat folder: names identify, too.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in an order that stays.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads.  [default: cores; 4 on CUDA]")
@@ -42,6 +56,8 @@ def command(
     sources: tuple[str, ...],
     out: str,
     policy: str,
+    galleries: tuple[str, ...],
+    gallery_key: Path | None,
     rename: bool,
     limit: int | None,
     workers: int | None,
@@ -70,6 +86,7 @@ def command(
     check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
     job = Job(
         policy=chosen_policy,
+        galleries=open_galleries(chosen_policy, galleries, gallery_key),
         device=chosen_device,
         listing=listing,
         chosen=listing.sources[:limit],
@@ -99,6 +116,21 @@ def known_policy(policy: str) -> Policy:
         return load_policy(policy)
     except PolicyError as error:
         raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
+
+
+def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> dict[str, Gallery]:
+    """The galleries of ``--gallery NAME=FILE``; those that the policy does not name, or misses, are usage errors."""
+    from anondata.rules import check_galleries
+
+    paths = dict(item.partition("=")[::2] for item in given)
+    if len(paths) < len(given) or not all(paths.values()):
+        raise click.UsageError("--gallery takes NAME=FILE, each name once")
+    check_galleries(policy, paths)
+    if not paths:
+        return {}
+    from anondata.verifiers.gallery_file import open_gallery
+
+    return {name: open_gallery(path, key=key) for name, path in paths.items()}
 
 
 def usable_device(device: str) -> str:

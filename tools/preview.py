@@ -29,20 +29,32 @@ THUMBNAIL_PX = 640
 @click.option("--out", metavar="PAGE.html", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--limit", type=click.IntRange(1, 500), default=24, show_default=True, help="At most N pictures.")
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@click.option("--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="A gallery that the policy names.")
+@click.option(
+    "--gallery-key", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="File of the galleries' key."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
-def command(sources: tuple[str, ...], out: Path, limit: int, policy: str, device: str) -> None:
+def command(
+    sources: tuple[str, ...],
+    out: Path,
+    limit: int,
+    policy: str,
+    galleries: tuple[str, ...],
+    gallery_key: Path | None,
+    device: str,
+) -> None:
     """Write one HTML page of before/after pairs with each face's technique and scores.
 
     The page HOLDS ORIGINALS: it is for you alone, readable by you only, and is never written into a folder that
     `anondata anonymize` wrote. SRC is what `anondata anonymize` takes. Exit code 3 when a picture was withheld.
     """
     from anondata.anonymizer import Anonymizer
-    from anondata.tools.anonymize import known_policy, usable_device
+    from anondata.tools.anonymize import known_policy, open_galleries, usable_device
 
     _check(out)
     chosen, where = known_policy(policy), usable_device(device)
     listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources[:limit]
-    anonymizer = Anonymizer(chosen, device=where)
+    anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, galleries, gallery_key))
     pairs = [_pair(anonymizer, source) for source in listed]
     _write(out, page(chosen, pairs))
     withheld = sum(pair.after is None for pair in pairs)
@@ -83,12 +95,13 @@ def _rows(region: RegionRecord) -> list[Face]:
         region.kind,
         region.size_px,
         region.found_by,
-        region.technique,
-        "tiny" if region.tiny else str(region.rung),
+        "left as it is" if region.spared else region.technique,
+        "tiny" if region.tiny else "" if region.spared else str(region.rung),
     )
     if not region.verdicts:
         return [Face(*words, verifier="", distance=None, threshold=None, passed=None)]
-    return [Face(*words, v.verifier, v.score_after, v.threshold, v.passed) for v in region.verdicts]
+    leaves = [leaf for verdict in region.verdicts for leaf in verdict.leaves()]
+    return [Face(*words, v.verifier, v.score_after, v.threshold, v.passed) for v in leaves]
 
 
 def thumbnail(data: bytes) -> str | None:

@@ -1,0 +1,112 @@
+"""What the engine's loop keeps in mind of a sample that it works on. Nothing here leaves the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anondata.protocols import Verdicts
+from anondata.records import RegionRecord, Verdict
+from anondata.regions import Regions
+from anondata.rules import KindRules
+from anondata.transforms.base import RegionTransform, describe
+
+
+@dataclass(eq=False)
+class Track:
+    """One region on its way up the ladder."""
+
+    region: Regions
+    rules: KindRules
+    found_by: str
+    order: int = 0
+    rung: int = 0
+    patch: Any = None
+    before: dict[str, Tensor] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def size_px(self) -> float:
+        return float(self.region.sizes.prod().sqrt())
+
+    @property
+    def tiny(self) -> bool:
+        return self.size_px < self.rules.tiny_below_px
+
+    @property
+    def technique(self) -> RegionTransform:
+        return self.rules.steps(self.tiny)[self.rung]
+
+    @property
+    def passed(self) -> bool:
+        """Tiny regions are exempt; every other needs a verdict of each verifier, all of them passes."""
+        if self.tiny:
+            return True
+        return len(self.verdicts) == len(self.rules.verifiers) > 0 and all(v.passed for v in self.verdicts)
+
+    @property
+    def failed_by(self) -> str:
+        return ", ".join(v.verifier for v in self.verdicts if not v.passed) or "verification"
+
+    def record(self, *, spared: bool = False) -> RegionRecord:
+        return RegionRecord(
+            kind=self.region.kinds[0],
+            size_px=round(self.size_px, 1),
+            score=round(float(self.region.scores[0]), 4),
+            found_by=self.found_by,
+            tiny=self.tiny,
+            rung=self.rung,
+            technique="" if spared else describe(self.technique),
+            verdicts=self.verdicts,
+            spared=spared,
+        )
+
+
+@dataclass(eq=False)
+class Work:
+    """One field of one sample. spared: regions that the policy does not cover, left as they are."""
+
+    sample: int
+    name: str
+    key: str
+    media: Any
+    tracks: list[Track] = field(default_factory=list)
+    spared: list[Track] = field(default_factory=list)
+    scans: int = 0
+    value: Any = None
+    shown: Any = None
+    failure: tuple[str, str] | None = None
+    raises: bool = False
+
+    def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
+        self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
+
+    def fresh(self) -> Work:
+        return Work(self.sample, self.name, self.key, self.media)
+
+    def patches(self) -> list[Any]:
+        """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
+        return [t.patch for t in sorted(self.tracks, key=lambda t: (t.rung, t.size_px))]
+
+    def records(self) -> list[RegionRecord]:
+        return [t.record() for t in self.tracks] + [t.record(spared=True) for t in self.spared]
+
+
+def rows_of(verdicts: Verdicts, count: int) -> list[Verdict]:
+    """A verdict for each of ``count`` regions.
+
+    Raises:
+        ValueError: verdicts that are not ``(count,)``, or not bool.
+    """
+    columns = (verdicts.before, verdicts.after, verdicts.threshold, verdicts.passed & verdicts.after.isfinite())
+    if any(column.shape != (count,) for column in columns) or verdicts.passed.dtype != torch.bool:
+        raise ValueError("a verifier returned verdicts of the wrong shape or type")
+    parts = list(zip(*(rows_of(part, count) for part in verdicts.parts), strict=True)) or [()] * count
+    rows = zip(*(column.tolist() for column in columns), parts, strict=True)
+    return [
+        Verdict(verdicts.verifier, round(b, 5), round(a, 5), round(threshold, 5), bool(ok), own)
+        for b, a, threshold, ok, own in rows
+    ]
