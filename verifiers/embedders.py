@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from anondata.components import suggest
+from anondata.errors import PolicyError
 from anondata.models.dlib_resnet import CHIP_PX, TEMPLATE
 from anondata.models.registry import entry
 from anondata.models.shared import network
 from anondata.protocols import Embedder
 from anondata.regions import Regions
 from anondata.verifiers.alignment import chips
+from anondata.verifiers.insightface import InsightFaceEmbedder
 
 ALIGNMENT = "similarity/1"  # changes when the same face would give another template
 BATCH = 64  # chips in one call of the network: bounds memory on a picture of a crowd
@@ -69,6 +73,38 @@ ARCFACE_TEMPLATE = (
 )
 
 EMBEDDERS: Mapping[str, type[Embedder]] = {e.name: e for e in (DlibEmbedder, MobileFaceNetEmbedder)}
+
+
+def embedder_of(name: str) -> Embedder:
+    """The embedder of a name: a known one, ``insightface:SOURCE``, or ``package.module:Class`` of the user's own.
+
+    SOURCE is a pack or an ``.onnx`` file, see :class:`anondata.verifiers.insightface.InsightFace`. A class of the
+    user's own is made without arguments. Cheap: no weights are looked for before the first face.
+
+    Raises:
+        PolicyError: for an unknown name (with the nearest known one), or a class that is no embedder.
+    """
+    if name in EMBEDDERS:
+        return EMBEDDERS[name]()
+    module, colon, rest = name.partition(":")
+    if colon and module == "insightface":
+        return InsightFaceEmbedder(rest)
+    if not rest:
+        known = suggest(name, dict.fromkeys([*EMBEDDERS, "insightface:SOURCE"]))
+        raise PolicyError(f"unknown embedder {name!r}; {known}")
+    return _own(name, module, rest)
+
+
+def _own(name: str, module: str, attribute: str) -> Embedder:
+    try:
+        made = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise PolicyError(f"embedder {name!r} cannot be made: {error}") from error
+    lacking = [part for part in ("name", "fingerprint", "embed") if part not in dir(made)]  # computes none
+    if lacking:
+        raise PolicyError(f"embedder {name!r} has no {lacking[0]}; see anondata.protocols.Embedder")
+    embedder: Embedder = made
+    return embedder
 
 
 def _fingerprint(name: str) -> str:
