@@ -26,6 +26,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
     },
     "detector": {
         "centerface": "anondata.detectors.centerface:CenterFaceDetector",
+        "insightface": "anondata.verifiers.insightface:InsightFaceDetector",
         "yunet": "anondata.detectors.yunet:YuNetDetector",
     },
     "technique": {
@@ -79,6 +80,12 @@ def params_of(component: Any) -> dict[str, Any]:
         return asdict(component)
     params: dict[str, Any] = component.config()
     return params
+
+
+def name_of(role: Role, component: Any) -> str:
+    """What a policy calls a component: its name in the table, or the dotted path of its class."""
+    path = f"{type(component).__module__}:{type(component).__qualname__}"
+    return next((name for name, known in TABLES[role].items() if known == path), path)
 
 
 def suggest(name: str, known: Mapping[str, Any]) -> str:

@@ -255,6 +255,7 @@ class Engine:
                 after={name: after[name][chosen] for name in names},
                 techniques=tuple(t.technique for t in members),
                 erased=torch.tensor([t.technique.erases for t in members], device=self.device),
+                last=torch.tensor([t.on_last_rung for t in members], device=self.device),
                 blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
             )
             for verifier in members[0].rules.verifiers:
@@ -276,7 +277,7 @@ class Engine:
         for track in work.tracks:
             if track.passed:
                 continue
-            if track.rung + 1 >= len(track.rules.steps(track.tiny)):
+            if track.on_last_rung:
                 work.fail(
                     "still_recognised",
                     f"a {track.region.kinds[0]} still failed {track.failed_by} on the last rung of its ladder",

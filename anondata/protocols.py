@@ -49,6 +49,7 @@ class Probe:
     before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
     techniques: what was done to each region.
     erased: ``(R,)`` bool, whether that technique leaves nothing of a region.
+    last: ``(R,)`` bool, whether the ladder has nothing stronger.
     blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
         the network: ask for the regions that need it.
     """
@@ -58,6 +59,7 @@ class Probe:
     after: Mapping[str, Tensor]
     techniques: tuple[RegionTransform, ...]
     erased: Tensor
+    last: Tensor
     blank: Callable[[str, Tensor], Tensor]
 
 

@@ -37,6 +37,10 @@ class Track:
         return self.size_px < self.rules.tiny_below_px
 
     @property
+    def on_last_rung(self) -> bool:
+        return self.rung + 1 >= len(self.rules.steps(self.tiny))
+
+    @property
     def technique(self) -> RegionTransform:
         return self.rules.steps(self.tiny)[self.rung]
 

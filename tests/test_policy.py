@@ -30,7 +30,15 @@ def test_presets_round_trip_through_yaml(name: str) -> None:
 
 
 def test_the_presets_are_these() -> None:
-    assert presets() == ("faces", "faces-blur", "faces-fill", "faces-mosaic")
+    assert presets() == (
+        "faces",
+        "faces-blur",
+        "faces-except-consented",
+        "faces-fill",
+        "faces-mosaic",
+        "faces-only-protected",
+        "faces-protected",
+    )
 
 
 def test_the_fingerprint_changes_with_any_parameter_and_not_with_the_name() -> None:

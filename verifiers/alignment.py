@@ -26,12 +26,16 @@ def landmarks_or_usual(regions: Regions) -> Tensor:
     shown the wrong part of a picture would let anything pass.
     """
     usual = regions.boxes.new_tensor(USUAL_LANDMARKS)[None] * regions.sizes[:, None] + regions.boxes[:, None, :2]
+    return torch.where(sane_landmarks(regions)[:, None, None], regions.landmarks, usual)
+
+
+def sane_landmarks(regions: Regions) -> Tensor:
+    """``(R,)`` bool: regions with five landmarks that can be a face's."""
     near = regions.scaled(2.0).boxes[:, None]
     inside = (regions.landmarks >= near[..., :2]) & (regions.landmarks <= near[..., 2:])
     spread = regions.landmarks.amax(dim=1) - regions.landmarks.amin(dim=1)
     wide = spread.amax(dim=1) >= MIN_SPREAD * regions.sizes.amax(dim=1)
-    sane = regions.has_landmarks & inside.flatten(1).all(dim=1) & wide
-    return torch.where(sane[:, None, None], regions.landmarks, usual)
+    return regions.has_landmarks & inside.flatten(1).all(dim=1) & wide
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:

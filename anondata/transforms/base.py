@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,12 @@ class RegionTransform(nn.Module):
         """Every parameter as plain data: the constructor's keywords, without the key."""
         common = {"coverage": self.coverage, "shape": self.shape, "feather": self.feather}
         return {**self.strength(), **common}
+
+    def with_key(self, key: RunKey) -> Self:
+        """A copy that draws from another key when it is used alone."""
+        twin = copy(self)
+        twin._key = key
+        return twin
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.config().items())

@@ -34,6 +34,7 @@ def judged(before: Tensor, after: Tensor, face: Regions, *, erased: bool = False
         {embedder.name: embedder.embed([after], face)},
         ("anything",) * len(face),
         torch.tensor([erased] * len(face)),
+        torch.tensor([True] * len(face)),
         lambda name, rows: embedder.embed([covered], face.select(rows)),
     )
     return gate.judge(probe).passed.tolist()
@@ -67,7 +68,15 @@ def test_nan_templates_never_pass(astronaut: Tensor, face: Regions) -> None:
     name = DlibEmbedder.name
     good, bad = torch.zeros(1, 128), torch.full((1, 128), torch.nan)
     for before, after in ((bad, good), (good, bad), (bad, bad)):
-        probe = Probe(face, {name: before}, {name: after}, ("x",), torch.tensor([True]), lambda n, rows: bad)
+        probe = Probe(
+            face,
+            {name: before},
+            {name: after},
+            ("x",),
+            torch.tensor([True]),
+            torch.tensor([True]),
+            lambda n, rows: bad,
+        )
         assert SelfMatch().judge(probe).passed.tolist() == [False]
 
 

@@ -1,0 +1,199 @@
+"""Whom a policy covers: what is spared stays as it is, and in doubt nothing is spared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from anondata import Engine, RunKey, Sample, Schema
+from anondata.content.images import ImageContent
+from anondata.errors import PolicyError
+from anondata.policy import from_yaml, load_policy
+from anondata.protocols import Probe, Verdicts
+from anondata.regions import Regions, cat_regions
+from anondata.report import from_json, report_of
+from anondata.rules import ContentRules, KindRules, check_galleries
+from anondata.transforms import Fill
+
+LEFT, RIGHT = (20.0, 20.0, 60.0, 60.0), (120.0, 20.0, 160.0, 60.0)
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Finds:
+    boxes: tuple[Box, ...] = (LEFT, RIGHT)
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        return cat_regions([region(box, i) for i in range(len(views)) for box in self.boxes])
+
+
+def region(box: Box, image: int = 0) -> Regions:
+    none = torch.full((1, 5, 2), torch.nan)
+    return Regions(torch.tensor([image]), torch.tensor([list(box)]), none, torch.ones(1), ("face",))
+
+
+@dataclass(frozen=True)
+class Corner:
+    """Templates of one number: where a region begins. NaN where it begins at ``fails``."""
+
+    name: str = "corner"
+    fails: float = -1.0
+    fingerprint: str = "0"
+
+    def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
+        x = regions.boxes[:, :1]
+        return torch.where(x == self.fails, torch.nan, x)
+
+
+@dataclass(frozen=True)
+class SparesLeft:
+    """Spares what begins left of ``until``."""
+
+    until: float = 100.0
+    embedder: Corner = Corner()
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def embedders(self) -> Sequence[Corner]:
+        return (self.embedder,)
+
+    def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        self.asked.append(len(regions))
+        return ~(templates[self.embedder.name][:, 0] >= self.until)
+
+
+@dataclass(frozen=True)
+class Passes:
+    name: str = "passes"
+    embedders: tuple[()] = ()
+    shown: list[int] = field(default_factory=list)
+
+    def judge(self, probe: Probe) -> Verdicts:
+        self.shown.append(len(probe.regions))
+        ones = torch.ones(len(probe.regions))
+        return Verdicts(self.name, ones * 0, ones, ones * 0, ones > 0)
+
+
+def picture() -> Tensor:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 80, 180), dtype=np.uint8)
+    return torch.from_numpy(noise)
+
+
+def run(cover: Any, *, scanner: Any = None, passes: int = 0, image: Any = None, **kind: Any) -> tuple[Any, Passes]:
+    gate = Passes()
+    rules = KindRules((Fill((1.0, 1.0, 1.0), coverage=1.0),), (gate,), cover=cover, **kind)
+    content = ContentRules(ImageContent(), (Finds(),), {"face": rules}, (scanner,) if scanner else (), passes)
+    made = Engine({"image": content}, run_key=RunKey(b"0123456789abcdef"))
+    (out,) = made.run([Sample("a", {"image": picture() if image is None else image})], Schema({"image": "image"}))
+    return out, gate
+
+
+def same(out: Any, box: Box) -> bool:
+    x0, y0, x1, y1 = (int(v) for v in box)
+    return torch.equal(out.image[:3, y0:y1, x0:x1], picture()[:, y0:y1, x0:x1])
+
+
+def test_what_is_spared_stays_as_it_is_and_is_recorded() -> None:
+    out, gate = run(SparesLeft())
+    assert (same(out, LEFT), same(out, RIGHT)) == (True, False)
+    assert [(r.spared, r.technique == "") for r in out.record.regions] == [(False, False), (True, True)]
+    assert gate.shown == [1]
+    counts = report_of(load_policy("faces"), [out]).counts["regions"]["face"]
+    assert (counts["found"], counts["spared"]) == (2, 1)
+    assert sum(counts["technique"].values()) == 1
+
+
+def test_tiny_regions_are_never_spared() -> None:
+    cover = SparesLeft(1e9)
+    out, _ = run(cover, tiny_below_px=50, tiny_ladder=(Fill((1.0, 1.0, 1.0)),))
+    assert (same(out, LEFT), same(out, RIGHT)) == (False, False)
+    assert sum(cover.asked) == 0
+
+
+def test_a_region_without_a_template_is_never_spared() -> None:
+    out, _ = run(SparesLeft(embedder=Corner(fails=20.0)))
+    assert not same(out, LEFT)
+
+
+def test_nothing_is_spared_in_a_picture_that_shows_more_than_its_view() -> None:
+    alpha = torch.arange(180, dtype=torch.uint8).expand(1, 80, 180)
+    out, _ = run(SparesLeft(), image=torch.cat([picture(), alpha]))
+    assert not same(out, LEFT)
+
+
+@pytest.mark.parametrize("answer", [torch.zeros(1, dtype=torch.bool), torch.ones(2)])
+def test_a_cover_that_answers_wrongly_withholds(answer: Tensor) -> None:
+    class Wrong(SparesLeft):
+        def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+            return answer
+
+    out, _ = run(Wrong())
+    assert out.reason == "error"
+
+
+def test_the_scan_knows_a_spared_region_again() -> None:
+    near = (23.0, 18.0, 64.0, 61.0)
+    out, _ = run(SparesLeft(), scanner=Finds((near,)), passes=1)
+    assert out.released
+    assert same(out, LEFT)
+
+
+def test_what_the_scan_finds_beside_it_is_decided_upon_in_its_turn() -> None:
+    strangers = (80.0, 20.0, 110.0, 60.0), (130.0, 5.0, 170.0, 19.0)
+    out, _ = run(SparesLeft(), scanner=Finds(strangers), passes=1)
+    assert out.reason == "scan_unsettled"
+    out, _ = run(SparesLeft(), scanner=Finds(strangers), passes=2)
+    assert [(r.found_by, r.spared) for r in out.record.regions] == [
+        ("detect", False),
+        ("scan", False),
+        ("detect", True),
+        ("scan", True),
+    ]
+    out, _ = run(SparesLeft(), scanner=Finds(strangers[:1]), passes=1)
+    assert out.released
+    assert [r.found_by for r in out.record.regions if r.spared] == ["detect", "scan"]
+
+
+POLICY = """
+name: listed
+content:
+  image:
+    detect: [centerface]
+    regions:
+      face:
+        cover: {gallery: {gallery: vips, far: 0.05}}
+        ladder: [fill]
+        verify:
+          - self_match
+          - all_of:
+              gates:
+                - gallery_match: {gallery: vips}
+                - any_of: {gates: [self_match, gallery_match: {gallery: b}]}
+"""
+
+
+def test_a_policy_names_its_galleries_and_takes_no_others() -> None:
+    policy = from_yaml(POLICY)
+    assert from_yaml(policy.to_yaml()) == policy
+    check_galleries(policy, ("vips", "b"))
+    with pytest.raises(PolicyError, match="needs a gallery called 'b'"):
+        check_galleries(policy, ("vips",))
+    with pytest.raises(PolicyError, match="looks at no gallery called 'c'; it would protect nobody"):
+        check_galleries(policy, ("vips", "b", "c"))
+    with pytest.raises(PolicyError, match="looks at no gallery called 'protected'"):
+        check_galleries(load_policy("faces"), ("protected",))
+
+
+def test_reports_of_other_galleries_do_not_merge() -> None:
+    policy = load_policy("faces")
+    one, two = report_of(policy, [], {"protected": "aa"}), report_of(policy, [], {"protected": "bb"})
+    assert one.setting != two.setting
+    assert from_json(one.to_json()) == one
+    with pytest.raises(ValueError, match="different galleries"):
+        one + two

@@ -1,0 +1,129 @@
+"""What the gates share: their embedder, their threshold, and what to make of a region of which nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from anondata.errors import GalleryError, PolicyError
+from anondata.protocols import Embedder
+from anondata.verifiers.calibration import Calibration, Threshold, from_json, shipped
+from anondata.verifiers.calibration import load as load_calibration
+from anondata.verifiers.embedders import embedder_of
+from anondata.verifiers.gallery import Gallery
+
+BLANK_SLACK = 0.02  # of a distance: encoding alone moves the template of a blanked region by less
+
+
+@dataclass(frozen=True)
+class ByDistance:
+    """A gate that holds distances of one embedder's templates against a calibrated threshold.
+
+    embedder: whose templates; see :func:`anondata.verifiers.embedders.embedder_of`.
+    far: the false-accept rate of the threshold; a higher one is stricter.
+    calibration: thresholds of your own, as ``anondata calibrate`` writes them: the path of the file or its content,
+        which is what a policy then holds. By default those that come with the package.
+    """
+
+    embedder: str = "dlib-face-resnet"
+    far: float = 0.01
+    calibration: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.calibration, str | Path):
+            object.__setattr__(self, "calibration", load_calibration(self.calibration))
+        elif isinstance(self.calibration, Mapping):
+            object.__setattr__(self, "calibration", from_json(self.calibration))
+        elif self.calibration is not None and not isinstance(self.calibration, Calibration):
+            raise PolicyError("calibration is the path of a file that `anondata calibrate` wrote, or its content")
+        if isinstance(self.calibration, Calibration):
+            self._check_calibration(self.calibration)
+        _ = self.threshold
+
+    def _check_calibration(self, calibration: Calibration) -> None:
+        if calibration.embedder != self.made.name:
+            raise PolicyError(f"the calibration is of embedder {calibration.embedder!r}, not {self.made.name!r}")
+        if calibration.embedder_fingerprint not in ("", self.made.fingerprint):
+            raise PolicyError(f"the calibration is of other weights of {self.made.name!r}; calibrate again")
+
+    @cached_property
+    def made(self) -> Embedder:
+        """The embedder itself."""
+        return embedder_of(self.embedder)
+
+    @property
+    def embedders(self) -> Sequence[Embedder]:
+        return (self.made,)
+
+    @property
+    def thresholds(self) -> Calibration:
+        """Those given, or those that come with the package."""
+        return self.calibration if isinstance(self.calibration, Calibration) else shipped(self.made.name)
+
+    @property
+    def threshold(self) -> Threshold:
+        return self.thresholds.at(self.far)
+
+    def _told(self, *words: str) -> str:
+        return ", ".join((*words, self.made.name, f"far={self.far:g}"))
+
+
+class WithGallery:
+    """A component that names one gallery in its field ``gallery``, and has it at hand once it is bound."""
+
+    gallery: str
+
+    @property
+    def galleries(self) -> Sequence[str]:
+        return (self.gallery,)
+
+    def bound(self, galleries: Mapping[str, Any]) -> Self:
+        """A copy with the gallery at hand. Raises :class:`GalleryError` where the gallery does not fit."""
+        found = galleries[self.gallery]
+        if not isinstance(found, Gallery):
+            raise GalleryError(f"gallery {self.gallery!r} is {type(found).__name__}, expected a Gallery or its file")
+        if not len(found):
+            raise GalleryError(f"gallery {self.gallery!r} is empty: it would protect nobody")
+        self.check(found)
+        copy = type(self)(**{name: getattr(self, name) for name in self.__dataclass_fields__})  # type: ignore[attr-defined]  # every subclass is a dataclass
+        copy.__dict__["_gallery"] = found
+        return copy
+
+    def check(self, gallery: Gallery) -> None:
+        """Raises :class:`GalleryError` for a gallery that the component cannot use."""
+
+    @property
+    def opened(self) -> Gallery:
+        """The gallery that it was bound to; :class:`PolicyError` where it was not."""
+        try:
+            gallery: Gallery = self.__dict__["_gallery"]
+        except KeyError:
+            raise PolicyError(
+                f"gallery {self.gallery!r} is not at hand; give galleries={{{self.gallery!r}: …}}"
+            ) from None
+        return gallery
+
+
+def eased(asked: Tensor, distance: Tensor, threshold: Tensor, blank: Callable[[Tensor], Tensor]) -> Tensor:
+    """Thresholds ``(R,)`` that do not ask for more than erasing can give.
+
+    A region that no threshold parts from what it is held against, though nothing of it is left, would fail for ever:
+    a bush that was taken for a face, or a background that looks like another. When it was erased and is no nearer
+    than a blanked-out one, the region itself tells nothing, and that is what is asked for. A technique that leaves
+    anything of a region is always held against the calibrated threshold.
+
+    asked: ``(R,)`` bool, regions that were erased. blank: distances of some of them, by their rows, when nothing of
+    them is left.
+    """
+    near = (~(distance > threshold) & asked).nonzero().flatten()
+    if not len(near):
+        return threshold
+    out = threshold.clone()
+    out[near] = torch.minimum(out[near], blank(near) - BLANK_SLACK)
+    return out
