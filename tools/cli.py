@@ -19,7 +19,10 @@ OK, FAILURE, USAGE, SOME_WITHHELD, INTERRUPTED = 0, 1, 2, 3, 130
 # of them imports torch at its top: `anondata --help` answers at once.
 COMMANDS: Mapping[str, str] = {
     "anonymize": "anonymize",
+    "audit": "audit",
+    "calibrate": "calibrate",
     "doctor": "doctor",
+    "gallery": "gallery",
     "preview": "preview",
     "weights": "weights",
 }

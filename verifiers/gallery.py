@@ -103,6 +103,8 @@ class Gallery:
             digest.update(hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest())
         for array in (self.owners, self.templates):
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        for portrait in self.portraits:
+            digest.update(hashlib.sha256(portrait.image).digest() if portrait else b"none")
         return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
 
     def info(self) -> dict[str, Any]:
@@ -193,7 +195,7 @@ class Gallery:
         )
 
     def merge(self, other: Gallery, *, extend: bool = False) -> Gallery:
-        """The people of both, in this gallery's role and with its salt.
+        """The people of both, in this gallery's role and with its salt; where both have a label, this one's stays.
 
         Raises:
             GalleryError: roles or embedders that differ, and what :meth:`add` raises.
@@ -203,10 +205,13 @@ class Gallery:
         self.check_embedder(other.embedder, other.embedder_fingerprint)
         if not len(other):
             return self
+        named = {i for i, label in zip(self.identities, self.labels, strict=True) if label}
         return self.add(
             [other.identities[i] for i in other.owners],
             other.templates,
-            labels={i: label for i, label in zip(other.identities, other.labels, strict=True) if label},
+            labels={
+                i: text for i, text in zip(other.identities, other.labels, strict=True) if text and i not in named
+            },
             portraits=other.portraits or None,
             extend=extend,
         )

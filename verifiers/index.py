@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -102,13 +104,13 @@ class Searcher:
     def __init__(self, templates: Floats, ivf: Ivf | None = None, *, device: torch.device | str = "cpu") -> None:
         self.templates = _checked(templates)
         self._index: Any = None
-        self._settings: dict[str, Any] = {}
+        self._exact, self._settings = True, {}
         self._alone: threading.Lock | None = None
         faiss, where = _faiss(), torch.device(device)
         if where.type == "cuda" and hasattr(faiss, "StandardGpuResources"):
             self._index, self._alone = _gpu_index(self.templates, where.index or 0), threading.Lock()
         elif ivf is not None:
-            self._index = _coded(self.templates, _fitting(ivf, self.templates))
+            self._index, self._exact = _coded(self.templates, _fitting(ivf, self.templates)), False
             self._settings = {"params": faiss.SearchParametersIVF(nprobe=ivf.probes)}
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -132,7 +134,8 @@ class Searcher:
 
     def _ranked(self, probes: Floats, k: int) -> tuple[Floats, Ints]:
         # FAISS computes |x|² + |y|² - 2xy in large batches, which is off by up to 1e-3 for near-identical templates.
-        rows = np.sort(self._candidates(probes, min(len(self.templates), max(CANDIDATES, 4 * k))), axis=1)
+        few = max(16, 2 * k) if self._exact else max(CANDIDATES, 4 * k)
+        rows = np.sort(self._candidates(probes, min(len(self.templates), few)), axis=1)
         distances = _distances(self.templates, rows, probes)
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
         missing = ((0, 0), (0, k - order.shape[1]))
@@ -210,7 +213,7 @@ def _reaching(bound: float, ivf: Ivf, searcher: Searcher, known: _Known) -> Ivf:
             f"the index finds {recall.found} of {recall.of} matches within {radius:g}: its recall is "
             f"{recall.share:.3%}, expected at least {bound:.3%}. Search exactly, or accept a lower bound"
         )
-    more = min(len(ivf.centroids), ivf.probes + ivf.probes // 4 + 1)
+    more = min(len(ivf.centroids), ivf.probes + ivf.probes // 2 + 1)
     return _reaching(bound, replace(ivf, probes=more), searcher, known)
 
 
@@ -395,9 +398,12 @@ def _fitting(ivf: Ivf, templates: Floats) -> Ivf:
     return ivf
 
 
+@cache
 def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
         raise MissingExtraError("galleries are searched by FAISS: pip install 'anondata[cpu]'") from error
+    if hasattr(os, "register_at_fork"):  # else a forked loader's worker waits for ever for threads that it has not
+        os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss
