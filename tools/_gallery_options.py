@@ -73,6 +73,11 @@ enrol_options = _options(
         "--keep-portraits", is_flag=True, help="Keep a picture of each face, for parrot gates; needs a key."
     ),
     click.option(
+        "--parrots-of",
+        metavar="POLICY",
+        help="Put the portraits through this policy's techniques now, so that no run has to do it at its start.",
+    ),
+    click.option(
         "--list-refused",
         type=FILE,
         help="Write reason and path of each photo that was refused or looks wrong into this file; it holds names.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from anondata.errors import PolicyError
 
 if TYPE_CHECKING:
-    from anondata.verifiers.calibration import Calibration
+    from anondata.verifiers.calibration import Calibration, Threshold
     from anondata.verifiers.gallery import Gallery
 
 
@@ -29,10 +29,10 @@ class IndexChoice:
         elif self.kind == "ivf":
             raise PolicyError(_uncalibrated(embedder))
 
-    def radius(self, embedder: str) -> float:
-        """The distance within which people must be found."""
+    def threshold(self, embedder: str) -> Threshold:
+        """The threshold within which people must be found, with its interval."""
         if known := self._calibration(embedder):
-            return known.at(self.far).distance
+            return known.at(self.far)
         raise PolicyError(_uncalibrated(embedder))
 
     def _calibration(self, embedder: str) -> Calibration | None:
@@ -62,5 +62,5 @@ def indexed(gallery: Gallery, choice: IndexChoice) -> Gallery:
         return replace(gallery, index=None)
     if choice.kind == "auto" and exact_is_cheap(len(gallery), gallery.dimensions):
         return replace(gallery, index=None)
-    radius = choice.radius(gallery.embedder)
+    radius = choice.threshold(gallery.embedder).high  # covers that are in doubt look as far as this
     return replace(gallery, index=build_index(gallery.templates, gallery.owners, radius=radius, bound=choice.recall))

@@ -179,7 +179,7 @@ class Journal:
                 f"DST was written with another run key, or has been moved since; give its --key-file, {ways}"
             )
         if line.get("policy") != self.header.policy:
-            raise click.UsageError(f"DST was written by another policy; {ways}")
+            raise click.UsageError(f"DST was written by another policy, or with other galleries; {ways}")
         if line.get("rename") != self.header.rename:
             raise click.UsageError(f"DST was written {'without' if self.header.rename else 'with'} --rename; {ways}")
 

@@ -71,13 +71,12 @@ def build(sources: tuple[str, ...], out: str, role: Any, overwrite: bool, **opti
     file, embedder = _new_file(out, overwrite=overwrite), _embedder(options["embedder"])
     index = _index(embedder.name, options)
     key = options["key_file"]
-    if options["keep_portraits"]:
-        _check_key(key)
+    _check_portraits(key, options)
 
     def store(results: Sequence[Examined]) -> Enrolled:
         start = empty_gallery(embedder, role=role)
         done = collect(results, into=start, calibration=index.calibration, device=options["device"])
-        done = replace(done, gallery=indexed(done.gallery, index))
+        done = replace(done, gallery=_ready(done.gallery, index, embedder, options))
         save_gallery(done.gallery, file, key=key, overwrite=overwrite)
         return done
 
@@ -102,8 +101,7 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
     embedder = _embedder(options["embedder"] or opened.embedder)
     opened.check_embedder(embedder.name, embedder.fingerprint)
     index = _index(embedder.name, options)
-    if options["keep_portraits"]:
-        _check_key(key)
+    _check_portraits(key, options)
 
     def store(results: Sequence[Examined]) -> Enrolled:
         found: list[Enrolled] = []
@@ -113,7 +111,7 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
             done = collect(
                 results, into=gallery, extend=extend, calibration=index.calibration, device=options["device"]
             )
-            found.append(replace(done, gallery=indexed(done.gallery, index)))
+            found.append(replace(done, gallery=_ready(done.gallery, index, embedder, options)))
             return found[0].gallery
 
         change_gallery(file, change, key=key)
@@ -209,7 +207,7 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
     gallery = open_gallery(file, key=options["key_file"])
     embedder = _embedder(options["embedder"] or gallery.embedder)
     gallery.check_embedder(embedder.name, embedder.fingerprint)
-    radius = IndexChoice(far=options["far"], calibration=_own(options)).radius(embedder.name)
+    radius = IndexChoice(far=options["far"], calibration=_own(options)).threshold(embedder.name).distance
     found = search_photos(gallery, embedder, photos, top=options["top"], device=_device_of(options))
     code = cli.OK if all(photo.error is None for photo in found) else cli.SOME_WITHHELD
     if as_json:
@@ -324,16 +322,30 @@ def _index(embedder: str, options: dict[str, Any]) -> IndexChoice:
     return choice
 
 
+def _ready(gallery: Gallery, index: IndexChoice, embedder: Embedder, options: dict[str, Any]) -> Gallery:
+    """The gallery as it is to be saved: with its index, and with parrots of a policy's techniques where asked for."""
+    from anondata.tools.anonymize import known_policy
+    from anondata.verifiers.parrot_match import techniques_of, with_parrots
+
+    done = indexed(gallery, index)
+    if options["parrots_of"] is None:
+        return done
+    techniques = techniques_of(known_policy(options["parrots_of"]))
+    return with_parrots(done, techniques, embedder, device=options["device"])
+
+
 def _device_of(options: dict[str, Any]) -> str:
     from anondata.tools.anonymize import usable_device
 
     return usable_device(options["device"])
 
 
-def _check_key(key: Path | None) -> None:
+def _check_portraits(key: Path | None, options: dict[str, Any]) -> None:
     from anondata.verifiers.gallery_file import find_secret
 
-    if find_secret(key) is None:
+    if options["parrots_of"] is not None and not options["keep_portraits"]:
+        raise click.UsageError("--parrots-of needs --keep-portraits: it is those that are put through the techniques")
+    if options["keep_portraits"] and find_secret(key) is None:
         raise click.UsageError("--keep-portraits keeps pictures of people: it needs a key, see --key-file")
 
 

@@ -18,8 +18,8 @@ from anondata.verifiers.gates import ByDistance, WithGallery
 NOSE_BETWEEN = (0.2, 0.8)
 
 
-# With faces shrunk to 28 px and more none of 51 people is missed at the threshold that decides, and 50 are known at the
-# strict one; with 18 px it is 19. What is left above allows for light and pose that are not a studio's.
+# With faces of 28 px and more none of 51 people is missed at the threshold that decides, and 50 are known at the strict
+# one; with 18 px it is 19 (smiling probes shrunk). What is left above that allows for light that is not a studio's.
 SMALLEST_PX = 40.0
 
 
@@ -64,6 +64,7 @@ class OnlyGallery(_ByGallery):
 
     def check(self, gallery: Gallery) -> None:
         self._check(gallery, "protected")
+        self.check_reach(gallery, self.threshold.high)
 
     def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
         return self._comparable(regions) & (self._nearest(templates) > self.threshold.high)

@@ -32,6 +32,7 @@ class GalleryMatch(WithGallery, ByDistance):
 
     def check(self, gallery: Gallery) -> None:
         gallery.check_embedder(self.made.name, self.made.fingerprint)
+        self.check_reach(gallery, self.threshold.distance)
 
     def judge(self, probe: Probe) -> Verdicts:
         before, after = self._nearest(probe.before[self.made.name]), self._nearest(probe.after[self.made.name])

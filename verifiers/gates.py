@@ -98,6 +98,15 @@ class WithGallery:
     def check(self, gallery: Gallery) -> None:
         """Raises :class:`GalleryError` for a gallery that the component cannot use."""
 
+    def check_reach(self, gallery: Gallery, distance: float) -> None:
+        """Raises :class:`GalleryError` where the recall of the gallery's index was not measured as far as this."""
+        if gallery.index is not None and gallery.index.recall.radius < distance:
+            raise GalleryError(
+                f"the index of gallery {self.gallery!r} was measured up to a distance of "
+                f"{gallery.index.recall.radius:.3f}, and people must be found up to {distance:.3f}; build it with "
+                "the false-accept rate of this policy (--far), or with --index exact"
+            )
+
     @property
     def opened(self) -> Gallery:
         """The gallery that it was bound to; :class:`PolicyError` where it was not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from anondata.content import codec
+from anondata.content.images import BLANK
 from anondata.errors import GalleryError, PolicyError
+from anondata.policy import Policy
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.randomness import RunKey
 from anondata.regions import Regions, cat_regions
@@ -156,12 +158,22 @@ def parrot_templates(
     return out
 
 
-def with_parrots(gallery: Gallery, techniques: Sequence[RegionTransform], embedder: Embedder) -> Gallery:
+def with_parrots(
+    gallery: Gallery,
+    techniques: Sequence[RegionTransform],
+    embedder: Embedder,
+    *,
+    device: torch.device | str = "cpu",
+) -> Gallery:
     """The gallery with its portraits' templates for these techniques, so that gates need not make them."""
-    from dataclasses import replace
-
-    made = {describe(t): parrot_templates(gallery, t, embedder) for t in techniques}
+    made = {describe(t): parrot_templates(gallery, t, embedder, device=device) for t in techniques}
     return replace(gallery, parrots={**gallery.parrots, **made})
+
+
+def techniques_of(policy: Policy) -> list[RegionTransform]:
+    """Every technique that a policy may end with, its last resort included."""
+    regions = [region for content in policy.content.values() for region in content.regions.values()]
+    return [*(step.make() for region in regions for step in region.ladder), BLANK]
 
 
 def _changed(
