@@ -16,12 +16,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from anondata.verifiers.index import Ivf, Searcher
 from numpy.typing import NDArray
 from torch import Tensor
 
 from anondata.errors import GalleryError
 from anondata.protocols import Embedder
+from anondata.verifiers.index import Ivf, Searcher
 
 Role = Literal["protected", "consented"]
 Floats = NDArray[np.float32]

@@ -116,7 +116,7 @@ class Searcher:
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """``(R, k)`` float32 distances, ascending, and ``(R, k)`` int64 rows, on the device of ``queries (R, D)``.
 
-        Of equal distances the first row comes first. What there are too few rows for is ``inf`` and -1. A query that
+        Rows of equal distance come in their order. What there are too few rows for is ``inf`` and -1. A query that
         is not finite, or so long that its square is not, has ``nan`` and -1: no answer, and never *far*. A query's
         place in the batch does not matter.
         """
@@ -172,9 +172,9 @@ def build_index(
 
     Recall is measured on 20,000 probes that have somebody within ``radius``, which needs no brute force to know
     because of how they are made: up to half are templates that have another one of their person within it, and are
-    left out themselves. The others are templates moved by less than the radius, half of them in random directions and
-    half in random directions in which the templates spread: a changed face is still a face, and cells are hardest
-    there. How many cells is decided on other probes of the same kind. The same arrays give the same index.
+    left out themselves; the others are templates moved by up to the radius in random directions that the templates
+    spread in, because a changed face is still a face. That is far harder for cells than any direction at all. How
+    many cells is decided on other probes of the same kind. The same arrays give the same index.
 
     templates: ``(N, D)`` float32. owners: ``(N,)`` identity of each row. show: called with (steps done, of steps).
     Raises :class:`GalleryError` if not even looking into all cells reaches the bound.
@@ -260,14 +260,12 @@ def _others_of_owner(owners: Ints, rows: Ints) -> Ints:
 
 
 def _moved(templates: Floats, rows: Ints, radius: float, rng: np.random.Generator) -> Floats:
-    """Templates moved by up to just under the radius; those of unit length keep it."""
-    origin, direction = templates[rows], rng.standard_normal((len(rows), templates.shape[1]), dtype=np.float32)
-    half = len(rows) // 2
-    weights = rng.standard_normal((16, half, 1), dtype=np.float32)
+    """Templates moved by up to just under the radius, to where others spread; those of unit length keep it."""
+    origin, direction = templates[rows], 1e-3 * rng.standard_normal((len(rows), templates.shape[1]), dtype=np.float32)
+    weights = rng.standard_normal((16, len(rows), 1), dtype=np.float32)
     weights -= weights.mean(axis=0)  # else all would go along or against the templates' mean
-    direction[:half] *= 1e-3
-    for weight, other in zip(weights, rng.integers(len(templates), size=(16, half)), strict=True):
-        direction[:half] += weight * templates[other]
+    for weight, other in zip(weights, rng.integers(len(templates), size=(16, len(rows))), strict=True):
+        direction += weight * templates[other]
     distance = 0.999 * radius * rng.random((len(rows), 1), dtype=np.float32)
     unit = bool(np.abs(np.linalg.norm(origin, axis=1) - 1).max() < 1e-3)
     if unit:
@@ -280,7 +278,7 @@ def _moved(templates: Floats, rows: Ints, radius: float, rng: np.random.Generato
 
 
 def _probes_needed(known: _Known, centroids: Floats, cells: NDArray[np.int32], bound: float) -> int:
-    """How many of the nearest cells hold a match for a share ``bound`` of the probes, with half as many left out."""
+    """How many of the nearest cells hold a match for a share ``bound`` of the probes, with a quarter as many missed."""
     needed, lengths = [], (centroids**2).sum(axis=1)
     for start in range(0, len(known.probes), BATCH):
         probes, matches = known.probes[start : start + BATCH], known.matches[start : start + BATCH]
@@ -289,7 +287,7 @@ def _probes_needed(known: _Known, centroids: Floats, cells: NDArray[np.int32], b
             axis=1
         )
         needed.append((far <= best[:, None]).sum(axis=1))
-    return int(np.quantile(np.concatenate(needed), 1 - (1 - bound) / 2, method="inverted_cdf"))
+    return int(np.quantile(np.concatenate(needed), 1 - (1 - bound) / 4, method="inverted_cdf"))
 
 
 def _centroids(templates: Floats, rng: np.random.Generator) -> Floats:
