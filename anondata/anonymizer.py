@@ -79,11 +79,10 @@ class Anonymizer:
     @property
     def galleries(self) -> dict[str, str]:
         """Fingerprints of the galleries, by name; they tell nothing to who does not hold them."""
-        return (
-            {name: gallery.fingerprint for name, gallery in self._galleries.items()}
-            if self._sources and self.engine
-            else {}
-        )
+        if not self._sources:
+            return {}
+        _ = self.engine  # which opens them
+        return {name: gallery.fingerprint for name, gallery in self._galleries.items()}
 
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
         """One outcome for each sample, in order; see :meth:`anondata.engine.Engine.run`."""

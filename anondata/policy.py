@@ -23,6 +23,15 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# What a component of a role must have; a user's own may have been named in the wrong place.
+_NEEDED: Mapping[Role, tuple[str, ...]] = {
+    "cover": ("spares", "embedders"),
+    "detector": ("detect",),
+    "technique": ("change", "extent"),
+    "verifier": ("judge", "embedders"),
+}
+
+
 class Step(_Data):
     """A component by name with all of its parameters; in YAML ``name`` or ``name: {parameter: value}``."""
 
@@ -41,6 +50,9 @@ class Step(_Data):
         if not isinstance(params, Mapping | None):
             raise ValueError(f"the parameters of {cls.role} {name!r} must be a mapping")
         made = build(cls.role, str(name), params or {})
+        missing = [word for word in _NEEDED[cls.role] if not hasattr(made, word)]
+        if missing:
+            raise ValueError(f"{name!r} is no {cls.role}: it has no {missing[0]!r}")
         return {"name": str(name), "params": params_of(made)}
 
     @model_serializer

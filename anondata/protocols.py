@@ -133,6 +133,11 @@ class ContentType(Protocol[Media]):
         """The technique that leaves nothing of a region: the last resort, and what verifiers compare with."""
         ...
 
+    @property
+    def mask(self) -> RegionTransform:
+        """The technique that hides a region as far as its box, and nothing beside it."""
+        ...
+
     def decode(self, value: Any, device: torch.device) -> Media:
         """The decoded form of a field's value; :class:`UndecodableError` or :class:`FieldTypeError` otherwise."""
         ...

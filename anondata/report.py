@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ class Report:
     * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``spared``, ``rung`` (by
       index), ``technique`` and ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
-    * ``verdicts``: by verifier, its ``threshold`` (a text), and ``score``, a histogram of the distances after
+    * ``verdicts``: by verifier, histograms of ``score`` after and of ``threshold``, which may be a sample's own
     """
 
     policy: str
@@ -105,7 +106,7 @@ def from_json(text: str) -> Report:
         if data["format"] != FORMAT:
             raise ReportError(f"the report's format is {data['format']!r}, expected {FORMAT!r}")
         _check(data["counts"])
-        galleries = {str(name): str(value) for name, value in data["galleries"].items()}
+        galleries = {str(name): str(value) for name, value in data.get("galleries", {}).items()}
         return Report(str(data["policy"]), str(data["fingerprint"]), data["counts"], galleries)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"not a report: {type(error).__name__}") from error
@@ -149,13 +150,13 @@ def _region(region: RegionRecord) -> dict[str, Any]:
         kind |= {"rung": {"tiny" if region.tiny else str(region.rung): 1}, "technique": {region.technique: 1}}
     verdicts: dict[str, Any] = {}
     for verdict in (leaf for v in region.verdicts for leaf in v.leaves()):
-        told = {"threshold": {f"{verdict.threshold:g}": 1}, "score": {_bin(verdict.score_after): 1}}
+        told = {"threshold": {_bin(verdict.threshold): 1}, "score": {_bin(verdict.score_after): 1}}
         verdicts = _sum(verdicts, {verdict.verifier: told})
     return {"regions": {region.kind: kind}, "verdicts": verdicts}
 
 
 def _bin(score: float) -> str:
-    return f"{int(score / SCORE_STEP) * SCORE_STEP:.2f}"
+    return f"{math.floor(score / SCORE_STEP) * SCORE_STEP:.2f}" if math.isfinite(score) else "none"
 
 
 def _sum(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

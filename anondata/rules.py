@@ -65,6 +65,20 @@ class ContentRules:
     scan_passes: int = 0
 
 
+def distinct_embedders(kinds: Iterable[KindRules]) -> dict[str, Embedder]:
+    """The embedders that these rules need, by name.
+
+    Raises:
+        PolicyError: two that differ have one name: the templates of one would be judged as those of the other.
+    """
+    out: dict[str, Embedder] = {}
+    for embedder in (e for kind in kinds for e in kind.embedders):
+        known = out.setdefault(embedder.name, embedder)
+        if known != embedder and (type(known) is not type(embedder) or vars(known) != vars(embedder)):
+            raise PolicyError(f"two embedders are called {embedder.name!r} and differ; give them different names")
+    return out
+
+
 def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict[str, ContentRules]:
     """The engine's rules, with every component made and bound to its galleries, by the names in the policy.
 

@@ -95,6 +95,10 @@ class Work:
         """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
         return [t.patch for t in sorted(self.tracks, key=lambda t: (t.rung, t.size_px))]
 
+    def done(self) -> list[Any]:
+        """The patches that there are already."""
+        return [t.patch for t in self.tracks if t.patch is not None]
+
     def records(self) -> list[RegionRecord]:
         return [t.record() for t in self.tracks] + [t.record(spared=True) for t in self.spared]
 

@@ -165,7 +165,7 @@ class Run:
         if old and old.output and old.output != output and self.names.may_have(source, old.output):
             self.folder.remove(old.output)
         reason = outcome.reason if isinstance(outcome, Withheld) else ""
-        regions = len(outcome.record.regions) if outcome.released else 0
+        regions = sum(not r.spared for r in outcome.record.regions) if outcome.released else 0
         counts = self.anonymizer.report([outcome]).counts
         with self._telling:
             self.journal.append(key, Entry(version, reason, output, digest, regions), counts)

@@ -95,13 +95,13 @@ def _rows(region: RegionRecord) -> list[Face]:
         region.kind,
         region.size_px,
         region.found_by,
-        "left as it is" if region.spared else region.technique,
+        "unchanged" if region.spared else region.technique,
         "tiny" if region.tiny else "" if region.spared else str(region.rung),
     )
     if not region.verdicts:
         return [Face(*words, verifier="", distance=None, threshold=None, passed=None)]
-    leaves = [leaf for verdict in region.verdicts for leaf in verdict.leaves()]
-    return [Face(*words, v.verifier, v.score_after, v.threshold, v.passed) for v in leaves]
+    told = [v for verdict in region.verdicts for v in dict.fromkeys((verdict, *verdict.leaves()))]
+    return [Face(*words, v.verifier, v.score_after, v.threshold, v.passed) for v in told]
 
 
 def thumbnail(data: bytes) -> str | None:

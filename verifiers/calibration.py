@@ -57,6 +57,8 @@ class Threshold:
             raise CalibrationError("calibration: far must lie between 0 and 1")
         for name in ("distance", "low", "high"):
             _check_number(name, getattr(self, name), LARGEST)
+        if self.low > self.high:
+            raise CalibrationError("calibration: low must not be above high")
         for name in ("tar", "tar_low", "tar_high"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), 1.0)

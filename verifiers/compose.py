@@ -102,7 +102,7 @@ class Ensemble(AllOf):
         from anondata.verifiers.gallery_match import GalleryMatch
         from anondata.verifiers.self_match import SelfMatch
 
-        if isinstance(embedders, str) or len(set(embedders)) < 2:
+        if isinstance(embedders, str) or isinstance(galleries, str) or len(set(embedders)) < 2:
             raise PolicyError("an ensemble needs two embedders or more")
         if galleries and len(galleries) != len(embedders):
             raise PolicyError("an ensemble needs a gallery for each embedder: templates of two do not compare")
@@ -114,7 +114,7 @@ class Ensemble(AllOf):
             super().__init__([SelfMatch(embedder=e, far=far) for e in embedders])
 
     def config(self) -> dict[str, Any]:
-        return self._params
+        return {name: list(v) if isinstance(v, list) else v for name, v in self._params.items()}
 
     def _with(self, gates: Sequence[Verifier]) -> Self:
         copy = type(self)(**self._params)
@@ -136,6 +136,8 @@ def _made(gate: Any) -> Verifier:
     if isinstance(gate, str):
         gate = {gate: {}}
     if not isinstance(gate, Mapping):
+        if not (hasattr(gate, "judge") and hasattr(gate, "embedders")):
+            raise PolicyError(f"a gate is {type(gate).__name__}, expected a verifier or its name")
         made: Verifier = gate
         return made
     if len(gate) != 1:

@@ -14,7 +14,7 @@ from anondata.errors import PolicyError
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.embedders import embedder_of
 from anondata.verifiers.gallery import Gallery
-from anondata.verifiers.gates import ByDistance, WithGallery
+from anondata.verifiers.gates import ByDistance, WithGallery, distances
 
 SURE = 0.9  # confidence at the threshold of the lowest calibrated FAR; at that of ``far`` it is one half
 
@@ -41,7 +41,12 @@ class ConfidenceDrop(WithGallery, ByDistance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.classifiers, str) or not all(isinstance(c, str) for c in self.classifiers):
+            raise PolicyError("confidence_drop: classifiers must be a list of dotted paths")
         object.__setattr__(self, "classifiers", tuple(self.classifiers))
+        self._number("drop", 0, 1)
+        self._number("negligible", 0, 1)
+        _ = [embedder_of(path) for path in self.classifiers]
         if not self.gallery and not self.classifiers:
             raise PolicyError("confidence_drop needs a gallery or classifiers")
         if not (0 < self.drop <= 1 and 0 <= self.negligible < 1):
@@ -101,13 +106,14 @@ class ConfidenceDrop(WithGallery, ByDistance):
         for i, row in enumerate(found.row[:, 0].tolist()):
             if row >= 0:
                 theirs = self.opened.templates[(owners == owners[row]).cpu().numpy()]
-                nearest[i] = torch.cdist(after[i][None], torch.from_numpy(theirs).to(after)).amin()
+                nearest[i] = distances(after[i][None], torch.from_numpy(theirs).to(after)).amin()
         return self._confidence(found.distance[:, 0]), self._confidence(nearest)
 
     def _confidence(self, distance: Tensor) -> Tensor:
         half, sure = self.threshold.distance**2, self._lowest**2
         slope = math.log(SURE / (1 - SURE)) / (half - sure)
-        return torch.sigmoid((half - distance.square()) * slope)
+        confidence = torch.sigmoid((half - distance.square()) * slope)
+        return torch.where(distance.isfinite(), confidence, torch.nan)
 
 
 def _of_classes(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

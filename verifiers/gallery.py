@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 FINGERPRINT_BYTES = 16
+LEAST_SALT_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ class Gallery:
     def dimensions(self) -> int:
         return int(self.templates.shape[1])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits over what the gallery holds; without its salt they tell nothing, not even a guess."""
         digest = hmac.new(self.salt, f"{self.role} {self.embedder_fingerprint}".encode(), hashlib.sha256)
@@ -104,7 +106,12 @@ class Gallery:
         for array in (self.owners, self.templates):
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         for portrait in self.portraits:
-            digest.update(hashlib.sha256(portrait.image).digest() if portrait else b"none")
+            digest.update(_digest_of(portrait))
+        for name, rows in sorted(self.parrots.items()):
+            digest.update(hashlib.sha256(name.encode()).digest() + rows.tobytes())
+        if self.index is not None:
+            digest.update(f"{self.index.probes}".encode())
+            digest.update(self.index.centroids.tobytes() + self.index.cells.tobytes())
         return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
 
     def info(self) -> dict[str, Any]:
@@ -253,6 +260,11 @@ def empty_gallery(embedder: Embedder, *, role: Role = "protected") -> Gallery:
     return Gallery(role, embedder.name, embedder.fingerprint, (), (), none, np.zeros(0, np.int64))
 
 
+def _digest_of(portrait: Portrait | None) -> bytes:
+    parts = (portrait.image, portrait.box.tobytes(), portrait.landmarks.tobytes()) if portrait else ()
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
 def _restore(values: tuple[Any, ...]) -> Gallery:
     return Gallery(*values)
 
@@ -292,6 +304,8 @@ def _check(gallery: Gallery) -> None:
     people, count = len(gallery.identities), len(gallery.templates)
     if gallery.role not in get_args(Role):
         raise GalleryError(f"a gallery's role is 'protected' or 'consented', got {gallery.role!r}")
+    if len(gallery.salt) < LEAST_SALT_BYTES:
+        raise GalleryError(f"a gallery's salt has at least {LEAST_SALT_BYTES} bytes")
     if gallery.templates.dtype != np.float32 or gallery.templates.ndim != 2:
         raise GalleryError("a gallery's templates must be a float32 matrix (N, D)")
     if not np.isfinite(gallery.templates).all():

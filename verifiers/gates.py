@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anondata.errors import GalleryError, PolicyError
 from anondata.protocols import Embedder
+from anondata.transforms.base import in_range
 from anondata.verifiers.calibration import Calibration, Threshold, from_json, shipped
 from anondata.verifiers.calibration import load as load_calibration
 from anondata.verifiers.embedders import embedder_of
@@ -36,6 +37,7 @@ class ByDistance:
     calibration: Any = None
 
     def __post_init__(self) -> None:
+        self._number("far", 0, 1)
         if isinstance(self.calibration, str | Path):
             object.__setattr__(self, "calibration", load_calibration(self.calibration))
         elif isinstance(self.calibration, Mapping):
@@ -45,6 +47,13 @@ class ByDistance:
         if isinstance(self.calibration, Calibration):
             self._check_calibration(self.calibration)
         _ = self.threshold
+
+    def _number(self, name: str, low: float, high: float) -> None:
+        """Makes a field a float in a range, so that 1 and 1.0 are one policy; YAML reads 1e-5 as a text."""
+        value = getattr(self, name)
+        if isinstance(value, str):
+            raise PolicyError(f"{name} is the text {value!r}, expected a number; YAML wants 1.0e-5, not 1e-5")
+        object.__setattr__(self, name, in_range(name, value, low, high))
 
     def _check_calibration(self, calibration: Calibration) -> None:
         if calibration.embedder != self.made.name:
@@ -81,6 +90,8 @@ class WithGallery:
 
     @property
     def galleries(self) -> Sequence[str]:
+        if not isinstance(self.gallery, str) or not self.gallery:
+            raise PolicyError("gallery must be a name, such as 'protected'")
         return (self.gallery,)
 
     def bound(self, galleries: Mapping[str, Any]) -> Self:
@@ -117,6 +128,14 @@ class WithGallery:
                 f"gallery {self.gallery!r} is not at hand; give galleries={{{self.gallery!r}: …}}"
             ) from None
         return gallery
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """``(N, M)`` Euclidean distances of ``(N, D)`` and ``(M, D)``.
+
+    Not by the matrix product that torch takes for large batches, with which a row's result depends on the others.
+    """
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def eased(asked: Tensor, distance: Tensor, threshold: Tensor, blank: Callable[[Tensor], Tensor]) -> Tensor:

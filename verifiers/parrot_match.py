@@ -22,7 +22,7 @@ from anondata.transforms.base import RegionTransform, describe
 from anondata.verifiers._pairs import apart, count_apart
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold
 from anondata.verifiers.gallery import Floats, Gallery, Portrait
-from anondata.verifiers.gates import ByDistance, WithGallery, eased
+from anondata.verifiers.gates import ByDistance, WithGallery, distances, eased
 
 BATCH = 32  # portraits decoded at once
 
@@ -87,7 +87,7 @@ class ParrotMatch(WithGallery, ByDistance):
 
     def judge(self, probe: Probe) -> Verdicts:
         before, after = probe.before[self.made.name], probe.after[self.made.name]
-        clear = torch.cdist(before, torch.from_numpy(self.opened.templates).to(before))
+        clear = distances(before, torch.from_numpy(self.opened.templates).to(before))
         theirs = self._own(clear)
         distance, threshold = torch.full_like(clear[:, 0], torch.nan), torch.zeros_like(clear[:, 0])
         told = [describe(t) for t in probe.techniques]
@@ -166,6 +166,7 @@ def with_parrots(
     device: torch.device | str = "cpu",
 ) -> Gallery:
     """The gallery with its portraits' templates for these techniques, so that gates need not make them."""
+    gallery.check_embedder(embedder.name, embedder.fingerprint)
     made = {describe(t): parrot_templates(gallery, t, embedder, device=device) for t in techniques}
     return replace(gallery, parrots={**gallery.parrots, **made})
 
@@ -200,7 +201,8 @@ def _nearest(probes: Tensor, templates: Tensor, theirs: Tensor) -> Tensor:
 
     NaN where the probe is not finite. ``theirs``: ``(R, N)`` bool.
     """
-    distance = torch.cdist(probes, templates).nan_to_num(nan=torch.inf)
+    distance = distances(probes, templates).nan_to_num(nan=torch.inf, posinf=torch.inf)
     counts = theirs | ~theirs.any(dim=1)[:, None]
     nearest = torch.where(counts, distance, distance.new_tensor(torch.inf)).amin(dim=1)
-    return torch.where(probes.isfinite().all(dim=1), nearest, nearest.new_tensor(torch.nan))
+    whole = probes.square().sum(dim=1).isfinite() & nearest.isfinite()
+    return torch.where(whole, nearest, nearest.new_tensor(torch.nan))

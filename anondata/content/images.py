@@ -25,6 +25,7 @@ FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 
 
 # The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
 BLANK = Fill(coverage=1.7, feather=0.0)
+MASK = Fill(coverage=1.0, shape="ellipse", feather=0.0)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ImageContent:
     quality: int = 95
     max_pixels: int = codec.MAX_PIXELS
     blank: RegionTransform = BLANK
+    mask: RegionTransform = MASK
 
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):

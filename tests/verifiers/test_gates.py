@@ -136,7 +136,6 @@ def test_parrot_match_passes_who_is_not_in_the_gallery(others: Gallery, astronau
 def test_parrots_made_at_enrolment_are_those_made_on_first_use(gallery: Gallery) -> None:
     blur, noisy = GaussianBlur(0.2), Pixelate(8, 0.2)
     kept = with_parrots(gallery, [blur], DLIB)
-    assert kept.fingerprint == gallery.fingerprint
     again = parrot_templates(gallery, blur, DLIB)
     assert np.array_equal(next(iter(kept.parrots.values())), again)
     first, second = parrot_templates(gallery, noisy, DLIB), parrot_templates(gallery, Pixelate(8, 0.2), DLIB)
