@@ -414,3 +414,24 @@ def test_engine_rules_come_from_the_policy() -> None:
     rules = rules_of(load_policy("faces"))["image"]
     assert len(rules.kinds["face"].ladder) == 4  # three rungs and the last resort
     assert rules.scan_passes == 2
+
+
+def test_two_embedders_of_one_name_stop_the_run(astronaut: Tensor) -> None:
+    @dataclass(frozen=True)
+    class Other(MeanColour):
+        """Another network that goes by the same name."""
+
+    rules = KindRules((Fill(),), (Moved(0.0), Moved(0.0, Other())))
+    made = Engine({"image": ContentRules(ImageContent(), (Finds(),), {"face": rules})}, run_key=RunKey(b"0" * 16))
+    with pytest.raises(PolicyError, match="two embedders are called 'mean' and differ"):
+        run(made, astronaut)
+
+
+@pytest.mark.parametrize("value", [torch.inf, 1e30])
+def test_a_template_that_overflows_never_passes(astronaut: Tensor, value: float) -> None:
+    class Huge(MeanColour):
+        def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
+            return torch.full((len(regions), 3), value)
+
+    (out,) = run(engine(verifier=Moved(-1.0, Huge())), astronaut)
+    assert out.reason == "still_recognised"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from torch import Tensor
 
-from anondata import Anonymizer
+from anondata import Anonymizer, Released, Sample
 from anondata.errors import ReportError
 from anondata.policy import load_policy
+from anondata.records import RegionRecord, SampleRecord, Verdict
 from anondata.report import empty_report, from_json, report_of
 
 
@@ -57,3 +59,13 @@ def test_what_is_no_report_is_refused(change: dict) -> None:
         from_json(json.dumps(body | change))
     with pytest.raises(ReportError, match="not a report"):
         from_json("{")
+
+
+def test_no_sample_s_own_threshold_or_score_is_told_and_none_breaks_the_report() -> None:
+    verdicts = (Verdict("gate", 0.0, 0.123456, 0.499921, True), Verdict("other", 0.0, math.nan, math.inf, True))
+    record = SampleRecord((RegionRecord("face", 50.0, 0.9, "detect", False, 0, "fill {}", verdicts),))
+    text = report_of(load_policy("faces"), [Released(Sample("a", {}), record)]).to_json()
+    assert '"0.45": 1' in text
+    assert '"none": 1' in text
+    assert "0.4999" not in text
+    assert "0.1234" not in text

@@ -20,6 +20,7 @@ from anondata.errors import GalleryError, PolicyError
 from anondata.policy import from_yaml
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions
+from anondata.rules import check_galleries
 from anondata.transforms import Fill, GaussianBlur, Pixelate, RegionTransform
 from anondata.verifiers.calibration import Calibration, Threshold, shipped
 from anondata.verifiers.compose import AllOf, AnyOf, Ensemble, all_of, any_of
@@ -337,7 +338,7 @@ def test_policies_with_galleries_anonymize_real_photos(
     assert torch.equal(stranger.image, astronaut)
     consent = Anonymizer("faces-except-consented", galleries={"consented": replace(gallery, role="consented")})
     group, stranger = consent.anonymize([party_jpeg, astronaut])
-    assert sum(r.spared for r in group.record.regions) >= 4
+    assert sum(r.spared for r in group.record.regions) >= 3  # behind the others something like a face is seen
     assert not torch.equal(stranger.image, astronaut)
 
 
@@ -372,3 +373,97 @@ def test_a_calibration_of_another_embedder_is_refused() -> None:
         SelfMatch(calibration=other)
     with pytest.raises(PolicyError, match="the path of a file"):
         SelfMatch(calibration=3)
+
+
+@pytest.mark.parametrize(
+    ("front", "behind", "scale", "place"),
+    [("030", "105", 0.832, (72, 45)), ("027", "132", 0.828, (6, 57)), ("030", "003", 0.668, (47, 94))],
+)
+def test_a_stranger_behind_somebody_who_consented_is_not_released(
+    shared_data: Any, front: str, behind: str, scale: float, place: tuple[int, int]
+) -> None:
+    """Composites in which the detector took both for one face, or gave one the other's landmarks."""
+    from PIL import Image, ImageDraw, ImageFilter
+
+    def photo(who: str) -> Image.Image:
+        return Image.open(shared_data / "faces_london" / f"{who}_smiling.jpg").convert("RGB")
+
+    def tensor(image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    face = CenterFaceDetector().detect([tensor(photo(front))]).select([0])
+    (x, y), (w, h) = (face.boxes[0, :2] + face.boxes[0, 2:]).div(2).tolist(), face.sizes[0].tolist()
+    oval = (x - w * 0.525, y - h * 0.51, x + w * 0.525, y + h * 0.51)
+    mask = Image.new("L", photo(front).size, 0)
+    ImageDraw.Draw(mask).ellipse(oval, fill=255)
+    size = tuple(int(side * scale) for side in mask.size)
+    scene = photo(behind)
+    scene.paste(photo(front).resize(size), place, mask.filter(ImageFilter.GaussianBlur(2)).resize(size))
+    templates = DLIB.embed([tensor(photo(front))], face)
+    consented = empty_gallery(DLIB, role="consented").add([front], templates.numpy())
+    made = Anonymizer("faces-except-consented", run_key=b"0123456789abcdef", galleries={"consented": consented})
+    alone, both = made.anonymize([tensor(photo(front)), tensor(scene)])
+    assert [r.spared for r in alone.record.regions] == [True]
+    assert not all(r.spared for r in both.record.regions)
+
+
+@pytest.mark.parametrize("far_away", [torch.inf, 1e19])
+@pytest.mark.parametrize("make", [SelfMatch, GalleryMatch, lambda: ParrotMatch(far=0.2), ConfidenceDrop])
+def test_templates_that_overflow_never_pass(make: Any, faces: Regions, gallery: Gallery, far_away: float) -> None:
+    gate = make()
+    gate = gate.bound({"protected": gallery}) if hasattr(gate, "bound") else gate
+    before = torch.from_numpy(gallery.templates[:6])
+    six = torch.ones(6, dtype=torch.bool)
+    after = torch.full((6, 128), far_away)
+    tried = Probe(faces, {DLIB.name: before}, {DLIB.name: after}, (Fill(),) * 6, ~six, six, lambda name, rows: before)
+    verdicts = gate.judge(tried)
+    assert not (verdicts.passed & verdicts.after.isfinite()).any()
+
+
+def test_scores_do_not_depend_on_the_batch(faces: Regions, gallery: Gallery) -> None:
+    gate = ParrotMatch(far=0.2).bound({"protected": gallery})
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(96, 128)).astype(np.float32) * 0.1)
+
+    def judged(rows: Tensor) -> Verdicts:
+        count = len(rows)
+        many = faces.select([0] * count)
+        yes = torch.ones(count, dtype=torch.bool)
+        tried = Probe(many, {DLIB.name: rows}, {DLIB.name: rows}, (Fill(),) * count, ~yes, yes, lambda n, r: rows[r])
+        return gate.judge(tried)
+
+    together = judged(noise)
+    for i in range(0, 96, 19):
+        alone = judged(noise[i : i + 1])
+        assert torch.equal(alone.after[0], together.after[i])
+        assert torch.equal(alone.before[0], together.before[i])
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("self_match: {far: 1e-2}", "far is the text '1e-2', expected a number; YAML wants 1.0e-5"),
+        ("gallery_match: {gallery: ''}", "gallery must be a name"),
+        ("gallery_match: {gallery: 5}", "gallery must be a name"),
+        ("all_of: {gates: [5]}", "a gate is int, expected a verifier"),
+        ("confidence_drop: {classifiers: 'a.b:C'}", "classifiers must be a list of dotted paths"),
+        ("confidence_drop: {classifiers: ['nope.nope:C']}", "nope"),
+        ("ensemble: {galleries: ab}", "an ensemble needs"),
+        ("anondata.transforms.fill:Fill", "is no verifier: it has no 'judge'"),
+    ],
+)
+def test_a_gate_that_cannot_work_is_refused_with_the_policy(gate: str, message: str) -> None:
+    gate = gate if "{" in gate else f"'{gate}'"
+    regions = f"{{face: {{ladder: [fill], verify: [{gate}]}}}}"
+    text = f"name: x\ncontent: {{image: {{detect: [centerface], regions: {regions}}}}}\n"
+    with pytest.raises(PolicyError, match=message):
+        check_galleries(from_yaml(text), ())
+
+
+def test_a_number_written_otherwise_is_the_same_policy() -> None:
+    def fingerprint(cover: str) -> str:
+        regions = f"{{face: {{ladder: [fill], verify: [self_match], cover: {{everyone_except: {cover}}}}}}}"
+        return from_yaml(f"name: x\ncontent: {{image: {{detect: [centerface], regions: {regions}}}}}\n").fingerprint
+
+    assert fingerprint("{smallest_px: 40, fpir: 1}") == fingerprint("{smallest_px: 40.0, fpir: 1.0}")
+    with pytest.raises(PolicyError, match="fpir must be between 0 and 1"):
+        fingerprint("{fpir: .nan}")
