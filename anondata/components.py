@@ -21,8 +21,8 @@ Role = Literal["cover", "detector", "technique", "verifier"]
 TABLES: Mapping[Role, Mapping[str, str]] = {
     "cover": {
         "everyone": "anondata.rules:Everyone",
-        "everyone_except": "anondata.verifiers.cover:EveryoneExcept",
-        "gallery": "anondata.verifiers.cover:OnlyGallery",
+        "everyone_except": "anondata.verifiers.gates.cover:EveryoneExcept",
+        "gallery": "anondata.verifiers.gates.cover:OnlyGallery",
     },
     "detector": {
         "centerface": "anondata.detectors.centerface:CenterFaceDetector",
@@ -36,13 +36,13 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "pixelate": "anondata.transforms.pixelate:Pixelate",
     },
     "verifier": {
-        "all_of": "anondata.verifiers.compose:AllOf",
-        "any_of": "anondata.verifiers.compose:AnyOf",
-        "confidence_drop": "anondata.verifiers.confidence_drop:ConfidenceDrop",
-        "ensemble": "anondata.verifiers.compose:Ensemble",
-        "gallery_match": "anondata.verifiers.gallery_match:GalleryMatch",
-        "parrot_match": "anondata.verifiers.parrot_match:ParrotMatch",
-        "self_match": "anondata.verifiers.self_match:SelfMatch",
+        "all_of": "anondata.verifiers.gates.compose:AllOf",
+        "any_of": "anondata.verifiers.gates.compose:AnyOf",
+        "confidence_drop": "anondata.verifiers.gates.confidence_drop:ConfidenceDrop",
+        "ensemble": "anondata.verifiers.gates.compose:Ensemble",
+        "gallery_match": "anondata.verifiers.gates.gallery_match:GalleryMatch",
+        "parrot_match": "anondata.verifiers.gates.parrot_match:ParrotMatch",
+        "self_match": "anondata.verifiers.gates.self_match:SelfMatch",
     },
 }
 

@@ -54,8 +54,8 @@ CORE_COVERED = 0.95
 
 SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the same region
 
-# A masked face that is still found as one: 12 of 102 were, at 0.74 and more. Strangers behind one: at 0.62 and less. It
-# costs the consent of 2 in 90 faces in scenes, and of 3 in 6 in a party photo, behind whom something like a face is seen.
+# A masked face that is still found as one: 12 of 102 were, at 0.74 and more. Strangers behind one: at 0.62 and less.
+# It costs the consent of 2 in 90 faces in scenes, and of 3 in 6 in a party photo, where hair is taken for a face.
 MASK_IOU = 0.7
 BESIDE_IOU = 0.1
 

@@ -325,7 +325,7 @@ def _index(embedder: str, options: dict[str, Any]) -> IndexChoice:
 def _ready(gallery: Gallery, index: IndexChoice, embedder: Embedder, options: dict[str, Any]) -> Gallery:
     """The gallery as it is to be saved: with its index, and with parrots of a policy's techniques where asked for."""
     from anondata.tools.anonymize import known_policy
-    from anondata.verifiers.parrot_match import techniques_of, with_parrots
+    from anondata.verifiers.gates.parrot_match import techniques_of, with_parrots
 
     done = indexed(gallery, index)
     if options["parrots_of"] is None:

@@ -285,7 +285,10 @@ def test_other_policies_keys_and_naming_are_refused(anondata, photos, tmp_path):
 
     policy.write_text(load_policy("faces").to_yaml().replace("quality: 95", "quality: 90"))
     for option, message in [
-        (("--policy", policy), "DST was written by another policy, or with other galleries; choose another folder, or --overwrite"),
+        (
+            ("--policy", policy),
+            "DST was written by another policy, or with other galleries; choose another folder, or --overwrite",
+        ),
         (("--key-file", other), "DST was written with another run key, or has been moved since"),
         (("--rename",), "DST was written without --rename"),
     ]:

@@ -23,14 +23,14 @@ from anondata.regions import Regions
 from anondata.rules import check_galleries
 from anondata.transforms import Fill, GaussianBlur, Pixelate, RegionTransform
 from anondata.verifiers.calibration import Calibration, Threshold, shipped
-from anondata.verifiers.compose import AllOf, AnyOf, Ensemble, all_of, any_of
-from anondata.verifiers.confidence_drop import ConfidenceDrop
-from anondata.verifiers.cover import EveryoneExcept, OnlyGallery
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery
-from anondata.verifiers.gallery_match import GalleryMatch
-from anondata.verifiers.parrot_match import ParrotMatch, parrot_templates, with_parrots
-from anondata.verifiers.self_match import SelfMatch
+from anondata.verifiers.gates.compose import AllOf, AnyOf, Ensemble, all_of, any_of
+from anondata.verifiers.gates.confidence_drop import ConfidenceDrop
+from anondata.verifiers.gates.cover import EveryoneExcept, OnlyGallery
+from anondata.verifiers.gates.gallery_match import GalleryMatch
+from anondata.verifiers.gates.parrot_match import ParrotMatch, parrot_templates, with_parrots
+from anondata.verifiers.gates.self_match import SelfMatch
 
 DLIB = DlibEmbedder()
 
@@ -180,7 +180,7 @@ OWN = f"{Smiles.__module__}:Smiles"
 def test_every_classifier_must_be_less_sure_of_the_class_it_found_before(
     astronaut: Tensor, monkeypatch: pytest.MonkeyPatch, before: list[float], after: list[float], passed: bool
 ) -> None:
-    monkeypatch.setattr("anondata.verifiers.confidence_drop.embedder_of", lambda path: Smiles())
+    monkeypatch.setattr("anondata.verifiers.gates.confidence_drop.embedder_of", lambda path: Smiles())
     gate = ConfidenceDrop(gallery="", classifiers=("mine:Smiles",))
     face = CenterFaceDetector().detect([astronaut])
     tried = probe(astronaut, face, Fill(), smiles=(torch.tensor([before]), torch.tensor([after])))

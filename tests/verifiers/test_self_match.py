@@ -17,7 +17,7 @@ from anondata.transforms import Fill, GaussianBlur
 from anondata.verifiers.alignment import USUAL_LANDMARKS, chips, similarity
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, shipped
 from anondata.verifiers.embedders import EMBEDDERS, DlibEmbedder, MobileFaceNetEmbedder
-from anondata.verifiers.self_match import SelfMatch
+from anondata.verifiers.gates.self_match import SelfMatch
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from anondata.verifiers._pairs import apart
 from anondata.verifiers.calibration import shipped
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery
-from anondata.verifiers.parrot_match import parrot_templates
+from anondata.verifiers.gates.parrot_match import parrot_templates
 
 FAR = 0.01
 LADDER = """

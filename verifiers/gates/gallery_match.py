@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anondata.protocols import Probe, Verdicts
 from anondata.verifiers.gallery import Gallery
-from anondata.verifiers.gates import ByDistance, WithGallery, eased
+from anondata.verifiers.gates.base import ByDistance, WithGallery, eased
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class GalleryMatch(WithGallery, ByDistance):
     The scores are Euclidean distances to the nearest template, before and after. The false-accept rate is that of one
     comparison: with ``N`` templates a face of nobody falls within the threshold with a probability of up to
     ``1 - (1 - far) ** N``, and is then changed more than it need be. For a region that was erased see
-    :func:`anondata.verifiers.gates.eased`.
+    :func:`anondata.verifiers.gates.base.eased`.
 
     gallery: the name that the gallery is handed in by.
     """

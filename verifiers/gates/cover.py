@@ -11,7 +11,7 @@ from anondata.errors import GalleryError
 from anondata.regions import Regions
 from anondata.verifiers.alignment import USUAL_LANDMARKS, sane_landmarks
 from anondata.verifiers.gallery import Gallery, Role
-from anondata.verifiers.gates import ByDistance, WithGallery
+from anondata.verifiers.gates.base import ByDistance, WithGallery
 
 # Where the nose lies between the eyes of a face that looks at the camera: halfway. A face turned further than this
 # is not compared, because recognizers are calibrated on faces that look ahead.

@@ -22,7 +22,7 @@ from anondata.transforms.base import RegionTransform, describe
 from anondata.verifiers._pairs import apart, count_apart
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold
 from anondata.verifiers.gallery import Floats, Gallery, Portrait
-from anondata.verifiers.gates import ByDistance, WithGallery, distances, eased
+from anondata.verifiers.gates.base import ByDistance, WithGallery, distances, eased
 
 BATCH = 32  # portraits decoded at once
 
@@ -39,7 +39,7 @@ class ParrotMatch(WithGallery, ByDistance):
     embedder's most lenient threshold of it, and all of the gallery where it has no template. A face of nobody in the
     gallery passes. Scores are distances to the nearest portrait of those people: clear against clear before,
     anonymized against anonymized after. For a region that the last
-    rung erased see :func:`anondata.verifiers.gates.eased`.
+    rung erased see :func:`anondata.verifiers.gates.base.eased`.
 
     Not guaranteed: that an attacker who takes the noise out first fails, too.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anondata.protocols import Probe, Verdicts
-from anondata.verifiers.gates import ByDistance, eased
+from anondata.verifiers.gates.base import ByDistance, eased
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SelfMatch(ByDistance):
 
     Before and after are aligned by the landmarks found *before*, which grants the attacker perfect alignment.
     The scores are Euclidean distances: 0 before (a face is itself), and how far the result is from it. For a region
-    that was erased see :func:`anondata.verifiers.gates.eased`.
+    that was erased see :func:`anondata.verifiers.gates.base.eased`.
 
     Not guaranteed: that an attacker who anonymizes their own photos alike, or another network, fails too. One gate is
     one attacker; a policy should rest on an audit by several.

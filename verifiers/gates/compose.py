@@ -99,8 +99,8 @@ class Ensemble(AllOf):
         far: float = 0.01,
         galleries: Sequence[str] = (),
     ) -> None:
-        from anondata.verifiers.gallery_match import GalleryMatch
-        from anondata.verifiers.self_match import SelfMatch
+        from anondata.verifiers.gates.gallery_match import GalleryMatch
+        from anondata.verifiers.gates.self_match import SelfMatch
 
         if isinstance(embedders, str) or isinstance(galleries, str) or len(set(embedders)) < 2:
             raise PolicyError("an ensemble needs two embedders or more")

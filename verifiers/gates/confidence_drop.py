@@ -14,7 +14,7 @@ from anondata.errors import PolicyError
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.embedders import embedder_of
 from anondata.verifiers.gallery import Gallery
-from anondata.verifiers.gates import ByDistance, WithGallery, distances
+from anondata.verifiers.gates.base import ByDistance, WithGallery, distances
 
 SURE = 0.9  # confidence at the threshold of the lowest calibrated FAR; at that of ``far`` it is one half
 
