@@ -278,7 +278,7 @@ def _moved(templates: Floats, rows: Ints, radius: float, rng: np.random.Generato
 
 
 def _probes_needed(known: _Known, centroids: Floats, cells: NDArray[np.int32], bound: float) -> int:
-    """How many of the nearest cells hold a match for a share ``bound`` of the probes, with a quarter as many missed."""
+    """How many of the nearest cells hold a match of enough probes: a quarter of what the bound may miss."""
     needed, lengths = [], (centroids**2).sum(axis=1)
     for start in range(0, len(known.probes), BATCH):
         probes, matches = known.probes[start : start + BATCH], known.matches[start : start + BATCH]
@@ -326,7 +326,7 @@ def _coded(templates: Floats, ivf: Ivf) -> Any:
         codes = np.concatenate([cells, _codes(templates[start : start + BLOCK], bounds, bits)], axis=1)
         index.add_sa_codes(codes, np.arange(start, start + len(codes)))
     scan = faiss.IndexIVFPQFastScan(index)
-    index.reset()  # the scan has its own copy
+    scan.referenced_objects = [quantizer]  # not ``index``: the scan has its own copy of the codes
     return scan
 
 

@@ -1,0 +1,214 @@
+"""``anondata audit``: attacks what a tool wrote, and says who can still be named in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anondata.errors import MissingExtraError, OutputError
+from anondata.tools import cli
+from anondata.tools._audit_inputs import Asked, read_inputs
+
+if TYPE_CHECKING:
+    from anondata.protocols import Embedder
+    from anondata.verifiers.gallery import Gallery
+
+ABOVE_BOUND = 3  # exit code
+FILE = "audit.json"
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("audit")
+@click.option("--original", "a", metavar="A", required=True, type=_FOLDER, help="Folder of the originals.")
+@click.option(
+    "--anonymized", "b", metavar="B", required=True, type=_FOLDER, help="Folder of what a tool made of them."
+)
+@click.option("--out", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--pairs",
+    type=_FILE,
+    help="CSV with the columns original and anonymized, for results with other names; paths are relative to A and B.",
+)
+@click.option("--gallery", metavar="G", help="Gallery of enrolled people, whom one more naive attacker has.")
+@click.option("--key-file", type=_FILE, help="File that holds the key of G.  [default: ANONDATA_GALLERY_KEY]")
+@click.option(
+    "--attacker",
+    "attackers",
+    multiple=True,
+    type=click.Choice(["naive", "parrot", "smoothing-parrot"]),
+    help="Only this one; may be given several times.  [default: all]",
+)
+@click.option(
+    "--embedder",
+    "embedders",
+    metavar="NAME",
+    multiple=True,
+    help="Network of the attackers: a known one, insightface:SOURCE, or package.module:Class; may be given several "
+    "times.  [default: all whose weights are here]",
+)
+@click.option(
+    "--gate-embedder",
+    metavar="NAME",
+    default="dlib-face-resnet",
+    show_default=True,
+    help="The network that the tool checks its own results with, if it does.",
+)
+@click.option(
+    "--identity",
+    metavar="COLUMN",
+    help="Column of A's metadata that says who it is; '-': nobody knows.  [default: identity, else A's folders]",
+)
+@click.option("--group", "groups", metavar="COLUMN", multiple=True, help="Compare the groups of people of a column.")
+@click.option(
+    "--boxes",
+    type=click.Choice(["auto", "detect"]),
+    default="auto",
+    show_default=True,
+    help="auto: the faces that A's metadata marks, where it does; detect: those that a detector finds.",
+)
+@click.option(
+    "--far",
+    "fars",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    default=(0.1, 0.01, 0.001),
+    show_default=True,
+    help="False-accept rate at which the true-accept rate is told; may be given several times.",
+)
+@click.option(
+    "--bound",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit with 3 if an attacker names more than this at rank 1.",
+)
+@click.option("--no-plots", is_flag=True, help=f"Write {FILE} only.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option("--json", "as_json", is_flag=True, help="Print the audit as one JSON object on stdout.")
+def command(
+    a: Path,
+    b: Path,
+    out: Path,
+    pairs: Path | None,
+    bound: float | None,
+    no_plots: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Attack the output of any anonymization tool, and say who can still be named in it.
+
+    A and B are walked with all folders in them. A file of B belongs to the original of the same path; its suffix may
+    be another or an additional one, and its name may end in _anonymized.
+
+    Attackers know where the faces are. naive: clear photos against results. parrot: the attacker has put their own
+    photos through the same tool. smoothing-parrot: and then blurs both sides. Identities come from metadata.csv or
+    metadata.jsonl in A, else from A's folders. Without them each face is looked for in the originals themselves, and
+    only the naive attack is possible.
+
+    DIR gets audit.json and plots, without file names and identities. Exit code 0: done, 3: --bound is exceeded,
+    1: there is nothing to attack, 2: usage.
+    """
+    from rich.console import Console
+
+    from anondata.tools._faces import progress
+    from anondata.tools._job import default_workers
+    from anondata.tools.anonymize import usable_device
+    from anondata.verifiers.audit import ATTACKERS, audit
+
+    _check(a, b, out, plots=not no_plots)
+    device = usable_device(options["device"])
+    networks, gallery = _embedders(options["embedders"]), _gallery(options["gallery"], options["key_file"])
+    asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")
+    inputs = read_inputs(a, b, asked, table=pairs)
+    workers = default_workers(device)
+    with _threads(workers), progress(Console(stderr=True), len(inputs.pairing.pairs), "auditing") as show:
+        result = audit(
+            inputs.pairs(),
+            embedders=networks,
+            attackers=options["attackers"] or ATTACKERS,
+            gallery=gallery,
+            groups=options["groups"],
+            fars=sorted(set(options["fars"]), reverse=True),
+            gate=options["gate_embedder"],
+            device=device,
+            workers=workers,
+            counts=inputs.counts,
+            show=lambda done, unusable: show(done),
+        )
+    body = result.to_json()
+    _write(out, body, plots=not no_plots)
+    _tell(body, out, as_json=as_json)
+    exceeded = bound is not None and 100 * result.worst.rank1.value > bound
+    click.get_current_context().exit(ABOVE_BOUND if exceeded else cli.OK)
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[None]:
+    """Divides the cores between the workers; networks take their number of threads when they are loaded."""
+    import torch
+
+    from anondata.tools._job import usable_cores
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, usable_cores() // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check(a: Path, b: Path, out: Path, *, plots: bool) -> None:
+    """What can be told before the work."""
+    for name, folder in (("A", a), ("B", b)):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise click.UsageError(f"DIR lies in {name}, where the next audit would take its plots for pictures")
+    if plots and find_spec("matplotlib") is None:
+        raise MissingExtraError("the plots need matplotlib: pip install 'anondata[plots]', or use --no-plots")
+
+
+def _embedders(names: Sequence[str]) -> list[Embedder] | None:
+    from anondata.verifiers.embedders import embedder_of
+
+    return [embedder_of(name) for name in dict.fromkeys(names)] or None
+
+
+def _gallery(place: str | None, key: Path | None) -> Gallery | None:
+    from anondata.verifiers.gallery_file import open_gallery
+
+    return open_gallery(place, key=key) if place else None
+
+
+def _write(out: Path, body: dict[str, Any], *, plots: bool) -> None:
+    """Writes the audit and its plots; plots of an earlier audit do not stay beside it."""
+    from anondata.cards.audit_plots import FILES, write_plots
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+        part = out / f".{secrets.token_hex(8)}.part"
+        part.write_text(json.dumps(body, indent=1) + "\n")
+        os.replace(part, out / FILE)
+        if plots:
+            write_plots(body, out)
+    except OSError as error:
+        raise OutputError(f"DIR cannot be written: {error.strerror}") from error
+
+
+def _tell(body: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from anondata.tools._audit_table import show
+
+    show(body, Console(stderr=as_json))
+    click.echo(f"written: {out}", err=as_json)
+    if as_json:
+        click.echo(json.dumps(body))
