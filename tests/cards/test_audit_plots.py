@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
@@ -143,9 +143,13 @@ def test_groups_say_how_many_people_they_have() -> None:
     figure = groups(SHAPES["usual"])
     assert figure is not None
     assert words(figure).count("5 people, too few") == 6  # two ages of five people, three attackers
+    pale = {bar.get_alpha() for panel in figure.axes for bar in panel.patches if len(panel.patches) == 3}
+    strong = {bar.get_alpha() for panel in figure.axes for bar in panel.patches if len(panel.patches) == 2}
+    assert max(pale) < min(strong)  # no age has enough people, both genders have
     assert groups({**SHAPES["usual"], "parameters": {**SHAPES["usual"]["parameters"], "groups": []}}) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8).map(sorted))
 def test_labels_keep_their_distance_and_their_order(values: list[float]) -> None:
     places = apart(values)

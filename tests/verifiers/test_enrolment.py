@@ -18,6 +18,7 @@ from anondata.content.codec import decode
 from anondata.content.images import ImageContent
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import GalleryError, WeightsError
+from anondata.models import shared
 from anondata.regions import Regions
 from anondata.verifiers import doubts as doubting
 from anondata.verifiers import examination
@@ -157,6 +158,7 @@ class TestExamination:
 
     def test_missing_weights_stop_the_run_and_not_each_photo(self, astronaut, monkeypatch, tmp_path):
         monkeypatch.setenv("ANONDATA_WEIGHTS", str(tmp_path))
+        shared._load.cache_clear()  # another test may have had the weights
         embedder = MobileFaceNetEmbedder()
         with pytest.raises(WeightsError):
             list(Examiner(embedder).examine([Photo("a", astronaut)]))

@@ -115,7 +115,7 @@ def galleries(draw: st.DrawFn) -> Gallery:
         np.array(owners, np.int64),
         tuple(portraits) if draw(st.booleans()) else (),
         {parrot: templates * np.float32(np.nan) for parrot in draw(st.lists(name, max_size=2, unique=True))},
-        salt=draw(st.binary(max_size=33)),
+        salt=draw(st.binary(min_size=16, max_size=33)),
     )
 
 

@@ -153,6 +153,13 @@ def test_threads_share_a_searcher(searcher: Searcher) -> None:
     assert all(torch.equal(a, b) for x, y in zip(found, expected, strict=True) for a, b in zip(x, y, strict=True))
 
 
+def test_a_search_leaves_the_threads_of_its_caller_alone(searcher: Searcher) -> None:
+    faiss = index._faiss()
+    before = faiss.omp_get_max_threads()
+    searcher.nearest(near(searcher.templates, 300))
+    assert faiss.omp_get_max_threads() == before
+
+
 def test_queries_of_the_wrong_shape_are_refused(searcher: Searcher) -> None:
     for queries, k in ((torch.zeros(2, 31), 1), (torch.zeros(32), 1), (torch.zeros(2, 32), 0)):
         with pytest.raises(ShapeError, match=r"expected \(R, 32\) and k of at least 1"):

@@ -163,6 +163,7 @@ def test_of_very_many_pairs_a_subset_stands_for_all(monkeypatch: pytest.MonkeyPa
     assert eer(*Curve(some.pairs).points()) == pytest.approx(eer(*Curve(full.pairs).points()), abs=0.03)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100_000))
 def test_shown_ranks_hold_the_first_and_the_last(most: int) -> None:
     ranks = shown_ranks(most)
@@ -199,6 +200,7 @@ def test_nobody_and_everybody_get_wilson_s_interval_over_people(value: float) ->
     assert found.high - found.low == pytest.approx(0.07, abs=0.001)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0, 1))
 def test_an_interval_holds_its_value_and_is_never_made_narrower(people: int, value: float) -> None:
     given_ = Share(value, max(0.0, value - 0.01), min(1.0, value + 0.01))
@@ -228,6 +230,7 @@ def pairs(genuine: list[float], impostor: list[float]) -> Pairs:
 distinct = st.lists(st.integers(1, 10_000), min_size=6, max_size=30, unique=True)
 
 
+@settings(deadline=None)
 @given(distinct, st.integers(2, 4), st.floats(0.01, 0.99))
 def test_the_true_accept_rate_is_the_best_that_a_threshold_reaches(values: list[int], n: int, far: float) -> None:
     genuine, impostor = [v / 1000 for v in values[:n]], [v / 1000 for v in values[n:]]
@@ -238,6 +241,7 @@ def test_the_true_accept_rate_is_the_best_that_a_threshold_reaches(values: list[
     assert tar_at(*Curve(pairs(genuine, impostor)).points(), far) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(distinct, st.integers(2, 4))
 def test_the_equal_error_rate_lies_between_the_errors_of_neighbouring_thresholds(values: list[int], n: int) -> None:
     genuine, impostor = [v / 1000 for v in values[:n]], [v / 1000 for v in values[n:]]
