@@ -13,8 +13,8 @@ from anondata.errors import AuditError
 from anondata.tools._sources import Source, list_sources
 
 if TYPE_CHECKING:
-    from anondata.verifiers._audit_pairing import Pairing, PhotoLabel
     from anondata.verifiers.audit import PhotoPair
+    from anondata.verifiers.audit.pairing import Pairing, PhotoLabel
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 IDENTITY = "identity"
@@ -55,8 +55,8 @@ class Inputs:
 
     def pairs(self) -> Iterator[PhotoPair]:
         """The pairs, in the order of the originals' paths."""
-        from anondata.verifiers._audit_pairing import PhotoLabel, described
         from anondata.verifiers.audit import PhotoPair
+        from anondata.verifiers.audit.pairing import PhotoLabel, described
 
         for original, anonymized in self.pairing.pairs:
             label = self.labels.get(original, PhotoLabel({}))
@@ -77,7 +77,7 @@ def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) ->
         click.UsageError: a column that is in no row of the metadata.
         AuditError: folders without pictures, no pairs or unclear ones, or metadata that cannot be read.
     """
-    from anondata.verifiers._audit_pairing import pair_names, pair_table
+    from anondata.verifiers.audit.pairing import pair_names, pair_table
 
     originals, anonymized = _both(a, b)
     try:
@@ -99,7 +99,7 @@ def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) ->
 
 def _both(a: Path, b: Path) -> tuple[dict[str, Source], dict[str, Source]]:
     """Sources by name. In one and the same folder, and among originals, outputs are told by their names."""
-    from anondata.verifiers._audit_pairing import outputs_among
+    from anondata.verifiers.audit.pairing import outputs_among
 
     originals = _listed(a, b, "originals")
     outputs = outputs_among(originals)
@@ -123,7 +123,7 @@ def _listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
 
 def _labels(a: Path) -> dict[str, PhotoLabel]:
     """Labels by the path of a photo below A, from all metadata files there."""
-    from anondata.verifiers._audit_pairing import read_labels
+    from anondata.verifiers.audit.pairing import read_labels
 
     out: dict[str, PhotoLabel] = {}
     for file in sorted(path for name in METADATA for path in a.rglob(name)):
@@ -140,8 +140,8 @@ def _labels(a: Path) -> dict[str, PhotoLabel]:
 
 def _check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
     """Before the work: every column is there, and none of them tells people apart who should be in groups."""
-    from anondata.verifiers._audit_groups import binned
-    from anondata.verifiers._audit_pairing import values_of
+    from anondata.verifiers.audit.groups import binned
+    from anondata.verifiers.audit.pairing import values_of
 
     given = asked.identity if asked.identity not in (None, NOBODY) else None
     for option, column in [*((("--identity", given),) if given else ()), *(("--group", g) for g in asked.groups)]:
@@ -156,7 +156,7 @@ def _check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
 
 def _by_folder(names: Mapping[str, Source], labels: Mapping[str, PhotoLabel], asked: Asked) -> bool:
     """Whether folders stand for people: nothing else says who it is, and every photo lies in one of several."""
-    from anondata.verifiers._audit_pairing import values_of
+    from anondata.verifiers.audit.pairing import values_of
 
     if asked.identity is not None or any(v for label in labels.values() for v in values_of(label, IDENTITY)):
         return False

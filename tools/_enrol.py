@@ -24,9 +24,9 @@ from anondata.tools._enrol_summary import summarize
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from anondata.verifiers.enrolment import Enrolled
-    from anondata.verifiers.examination import Examined, Examiner
-    from anondata.verifiers.photos import Photo
+    from anondata.verifiers.gallery.enrolment import Enrolled
+    from anondata.verifiers.gallery.examination import Examined, Examiner
+    from anondata.verifiers.gallery.photos import Photo
 
 EVERY_S = 15.0
 
@@ -81,7 +81,7 @@ def execute(job: Job) -> int:
 
 def _of_matrix(job: Job) -> list[Examined]:
     from anondata.tools._enrol_matrix import read_matrix
-    from anondata.verifiers.examination import Examined
+    from anondata.verifiers.gallery.examination import Examined
 
     if len(job.sources) > 1:
         raise click.UsageError("a matrix comes alone; add the others afterwards")
@@ -108,7 +108,7 @@ def _check_dimensions(examiner: Examiner, found: int) -> None:
 def _examined(
     job: Job, stream: Stream, parts: Parts, places: list[str], show: Callable[[int, int], None]
 ) -> Iterator[Examined]:
-    from anondata.verifiers.enrolment import counted, only_new
+    from anondata.verifiers.gallery.enrolment import counted, only_new
 
     photos = only_new(_photos(stream.open(), places if job.list_refused else None), job.known)
     return counted(parts.examine(photos, job.examiner), show)
@@ -123,7 +123,7 @@ def _photos(placed: Iterator[Placed], places: list[str] | None) -> Iterator[Phot
 
 def _task(job: Job, stream: Stream) -> str:
     """Stands for all that a template depends on; keyed, so that it tells nothing of the file names."""
-    from anondata.verifiers.gallery_file import find_secret
+    from anondata.verifiers.gallery.file import find_secret
 
     made, columns = job.examiner, job.columns
     told = [
@@ -140,8 +140,8 @@ def _task(job: Job, stream: Stream) -> str:
 
 def _stored(job: Job, results: Sequence[Examined]) -> Enrolled:
     """What came out, stored unless nobody was taken."""
-    from anondata.verifiers.enrolment import collect
     from anondata.verifiers.gallery import empty_gallery
+    from anondata.verifiers.gallery.enrolment import collect
 
     if any(not result.reason for result in results):
         return job.store(results)

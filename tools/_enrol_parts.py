@@ -24,10 +24,10 @@ import click
 from anondata.errors import GalleryError, OutputError
 
 if TYPE_CHECKING:
-    from anondata.verifiers.examination import Examined, Examiner
     from anondata.verifiers.gallery import Gallery
-    from anondata.verifiers.gallery_file import KeySource
-    from anondata.verifiers.photos import Photo
+    from anondata.verifiers.gallery.examination import Examined, Examiner
+    from anondata.verifiers.gallery.file import KeySource
+    from anondata.verifiers.gallery.photos import Photo
 
 EVERY = 1000  # photos a piece: about a minute on two cores
 
@@ -120,7 +120,7 @@ class Parts:
             file.unlink(missing_ok=True)
 
     def _again(self, number: int, reasons: Sequence[str], stream: Iterator[Photo]) -> Iterator[Examined]:
-        from anondata.verifiers.examination import Examined
+        from anondata.verifiers.gallery.examination import Examined
 
         piece, row = None if all(reasons) else self._opened(number), 0
         for reason, photo in zip(reasons, islice(stream, len(reasons)), strict=True):
@@ -135,7 +135,7 @@ class Parts:
             row += 1
 
     def _opened(self, number: int) -> Gallery:
-        from anondata.verifiers.gallery_file import open_gallery
+        from anondata.verifiers.gallery.file import open_gallery
 
         try:
             return open_gallery(self._place(number), key=self._key)
@@ -143,9 +143,9 @@ class Parts:
             raise GalleryError(f"a piece of an unfinished enrolment cannot be used: {error}; {_REMOVE}") from error
 
     def _keep(self, number: int, results: Sequence[Examined], examiner: Examiner) -> None:
-        from anondata.verifiers.enrolment import gallery_of
         from anondata.verifiers.gallery import empty_gallery
-        from anondata.verifiers.gallery_file import save_gallery
+        from anondata.verifiers.gallery.enrolment import gallery_of
+        from anondata.verifiers.gallery.file import save_gallery
 
         taken = [result for result in results if not result.reason]
         if taken:

@@ -22,7 +22,7 @@ from anondata.tools._faces import list_photos
 from anondata.tools._sources import Source, list_sources
 
 if TYPE_CHECKING:
-    from anondata.verifiers.photos import Photo
+    from anondata.verifiers.gallery.photos import Photo
 
 Kind = Literal["folder", "dataset", "parquet", "shards", "matrix"]
 Placed = tuple[str, "Photo"]
@@ -123,7 +123,7 @@ def _folders(given: Sequence[str], columns: Columns, out: Path) -> Stream:
         )
 
     def photos() -> Iterator[Placed]:
-        from anondata.verifiers.photos import Photo
+        from anondata.verifiers.gallery.photos import Photo
 
         return ((file.place, Photo(file.identity, file.read)) for file in files)
 
@@ -186,7 +186,7 @@ def _parquet(file: str) -> Any:
 
 def _rows(places: Sequence[str], datasets: Sequence[Any], columns: Columns, files: Sequence[str]) -> Stream:
     def photos() -> Iterator[Placed]:
-        from anondata.verifiers.photos import photos_of_dataset
+        from anondata.verifiers.gallery.photos import photos_of_dataset
 
         for place, dataset in zip(places, datasets, strict=True):
             rows = photos_of_dataset(dataset, image=columns.image, identity=columns.identity)
@@ -210,7 +210,7 @@ def _shards(files: Sequence[str], columns: Columns) -> Iterator[Placed]:
 
 
 def _photo_of(sample: Mapping[str, Any], columns: Columns) -> Photo:
-    from anondata.verifiers.photos import Photo
+    from anondata.verifiers.gallery.photos import Photo
 
     image = next(
         (sample[name] for name in ([columns.image] if columns.image else IMAGE_FIELDS) if name in sample), None
@@ -220,7 +220,7 @@ def _photo_of(sample: Mapping[str, Any], columns: Columns) -> Photo:
 
 def _identity_of(sample: Mapping[str, Any], identity: str | None) -> str:
     """From the field of that name, or from that entry of the sample's JSON."""
-    from anondata.verifiers.photos import IDENTITY_COLUMNS, name_of
+    from anondata.verifiers.gallery.photos import IDENTITY_COLUMNS, name_of
 
     if (identity or "cls") in sample:
         return name_of(sample[identity or "cls"])

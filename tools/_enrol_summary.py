@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from anondata.verifiers.enrolment import Enrolled
+    from anondata.verifiers.gallery.enrolment import Enrolled
 
 FORMAT = "anondata.enrolment/1"
 
@@ -111,7 +111,7 @@ class EnrolSummary:
 
 def summarize(done: Enrolled, file: Path, *, resumed: int, seconds: float) -> EnrolSummary:
     """What to tell of an enrolment whose gallery lies in a file, unless nobody was taken."""
-    from anondata.verifiers.sealed import inspect
+    from anondata.verifiers.gallery.sealed import inspect
 
     refused = Counter(refusal.reason for refusal in done.refusals)
     photos = done.taken + len(done.refusals)

@@ -56,7 +56,7 @@ def indexed(gallery: Gallery, choice: IndexChoice) -> Gallery:
 
     Raises: GalleryError where the index finds less than the recall that was asked for.
     """
-    from anondata.verifiers.index import build_index, exact_is_cheap
+    from anondata.verifiers.gallery.index import build_index, exact_is_cheap
 
     if not len(gallery) or choice.kind == "exact":
         return replace(gallery, index=None)

@@ -128,7 +128,7 @@ def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> di
     check_galleries(policy, paths)
     if not paths:
         return {}
-    from anondata.verifiers.gallery_file import open_gallery
+    from anondata.verifiers.gallery.file import open_gallery
 
     return {name: open_gallery(path, key=key) for name, path in paths.items()}
 

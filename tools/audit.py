@@ -181,7 +181,7 @@ def _embedders(names: Sequence[str]) -> list[Embedder] | None:
 
 
 def _gallery(place: str | None, key: Path | None) -> Gallery | None:
-    from anondata.verifiers.gallery_file import open_gallery
+    from anondata.verifiers.gallery.file import open_gallery
 
     return open_gallery(place, key=key) if place else None
 

@@ -25,9 +25,9 @@ from anondata.tools._indexing import IndexChoice, indexed
 
 if TYPE_CHECKING:
     from anondata.protocols import Embedder
-    from anondata.verifiers.enrolment import Enrolled
-    from anondata.verifiers.examination import Examined
     from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.enrolment import Enrolled
+    from anondata.verifiers.gallery.examination import Examined
 
 
 @click.group("gallery")
@@ -64,9 +64,9 @@ def build(sources: tuple[str, ...], out: str, role: Any, overwrite: bool, **opti
 
     Exit code 0: all taken, 3: some refused, 1: nobody enrolled, or an index that finds too little: nothing is saved.
     """
-    from anondata.verifiers.enrolment import collect
     from anondata.verifiers.gallery import empty_gallery
-    from anondata.verifiers.gallery_file import save_gallery
+    from anondata.verifiers.gallery.enrolment import collect
+    from anondata.verifiers.gallery.file import save_gallery
 
     file, embedder = _new_file(out, overwrite=overwrite), _embedder(options["embedder"])
     index = _index(embedder.name, options)
@@ -93,8 +93,8 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
 
     SRC, refusals and exit codes are those of `anondata gallery build`.
     """
-    from anondata.verifiers.enrolment import collect
-    from anondata.verifiers.gallery_file import change_gallery, open_gallery
+    from anondata.verifiers.gallery.enrolment import collect
+    from anondata.verifiers.gallery.file import change_gallery, open_gallery
 
     key = options["key_file"]
     opened = open_gallery(file, key=key)
@@ -153,8 +153,8 @@ def merge(
     file: Path, others: tuple[str, ...], extend: bool, other_key_file: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Put the people of other galleries into the gallery FILE; the others stay as they are."""
-    from anondata.verifiers.gallery_file import open_gallery
-    from anondata.verifiers.sealed import inspect
+    from anondata.verifiers.gallery.file import open_gallery
+    from anondata.verifiers.gallery.sealed import inspect
 
     def no_key() -> Any:
         return None  # None itself would stand for the environment's
@@ -179,7 +179,7 @@ def merge(
 @json_option
 def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool) -> None:
     """Tell what is in the gallery FILE, a path or a URL: counts, embedder, index and fingerprint; no names."""
-    from anondata.verifiers.gallery_file import open_gallery
+    from anondata.verifiers.gallery.file import open_gallery
 
     gallery = open_gallery(file, key=key_file)
     _show(gallery, file, as_json=as_json, with_identities=with_identities)
@@ -202,7 +202,7 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
     far they are, and whether that is within the threshold. Exit code 3 when a photo cannot be read.
     """
     from anondata.tools._gallery_search import search_photos
-    from anondata.verifiers.gallery_file import open_gallery
+    from anondata.verifiers.gallery.file import open_gallery
 
     gallery = open_gallery(file, key=options["key_file"])
     embedder = _embedder(options["embedder"] or gallery.embedder)
@@ -229,8 +229,8 @@ def _enroll(
     options: dict[str, Any],
 ) -> None:
     from anondata.tools._enrol import Job, execute
-    from anondata.verifiers.examination import SMALLEST_PX, Examiner
-    from anondata.verifiers.gallery_file import find_secret
+    from anondata.verifiers.gallery.examination import SMALLEST_PX, Examiner
+    from anondata.verifiers.gallery.file import find_secret
 
     find_secret(options["key_file"])  # a key that cannot be used is told before the work
     _check_list_file(options["list_refused"], file)
@@ -259,7 +259,7 @@ def _enroll(
 
 
 def _change(file: Path, change: Callable[[Gallery], Gallery], as_json: bool, options: dict[str, Any]) -> None:
-    from anondata.verifiers.gallery_file import change_gallery
+    from anondata.verifiers.gallery.file import change_gallery
 
     def changed(gallery: Gallery) -> Gallery:
         return indexed(change(gallery), _index(gallery.embedder, options))
@@ -272,7 +272,7 @@ def _show(gallery: Gallery, file: str, *, as_json: bool, with_identities: bool =
     import numpy as np
 
     from anondata.tools._enrol_summary import gallery_rows
-    from anondata.verifiers.sealed import inspect
+    from anondata.verifiers.gallery.sealed import inspect
 
     told = gallery.info() | {"encrypted": inspect(file).encrypted}
     counts = np.bincount(gallery.owners, minlength=len(gallery.identities)).tolist()
@@ -294,7 +294,7 @@ def _show(gallery: Gallery, file: str, *, as_json: bool, with_identities: bool =
 
 
 def _new_file(out: str, *, overwrite: bool) -> Path:
-    from anondata.verifiers.sealed import local_path
+    from anondata.verifiers.gallery.sealed import local_path
 
     file = local_path(out)
     if file.exists() and not overwrite:
@@ -341,7 +341,7 @@ def _device_of(options: dict[str, Any]) -> str:
 
 
 def _check_portraits(key: Path | None, options: dict[str, Any]) -> None:
-    from anondata.verifiers.gallery_file import find_secret
+    from anondata.verifiers.gallery.file import find_secret
 
     if options["parrots_of"] is not None and not options["keep_portraits"]:
         raise click.UsageError("--parrots-of needs --keep-portraits: it is those that are put through the techniques")

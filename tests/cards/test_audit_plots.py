@@ -21,8 +21,8 @@ from PIL import Image
 from anondata.cards._panels import LABEL_GAP, apart
 from anondata.cards.audit_plots import FILES, cmc, distances, groups, roc, write_plots
 from anondata.errors import MissingExtraError
-from anondata.verifiers._audit_attacks import ATTACKERS, CONTROL, FaceTable, attack
 from anondata.verifiers.audit import Audit
+from anondata.verifiers.audit.attacks import ATTACKERS, CONTROL, FaceTable, attack
 
 LONG = "a-network-of-somebody-with-a-rather-long-name"
 

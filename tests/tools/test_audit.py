@@ -20,7 +20,7 @@ from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import AuditError
 from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
 from anondata.transforms import Fill, GaussianBlur, RegionTransform
-from anondata.verifiers._audit_pairing import pair_names, pair_table, read_labels
+from anondata.verifiers.audit.pairing import pair_names, pair_table, read_labels
 
 PLOTS = {"cmc.png", "roc.png", "distances.png"}
 Named = Callable[..., Any]
@@ -265,7 +265,7 @@ def test_marked_faces_of_scenes_are_found_again_by_identity(anondata, people, sh
 
 
 def test_a_gallery_adds_an_attacker(anondata, people, tmp_path):
-    module = pytest.importorskip("anondata.verifiers.gallery_file")
+    module = pytest.importorskip("anondata.verifiers.gallery.file")
     gallery = tmp_path / "people.gallery"
     assert anondata("gallery", "build", people, "--out", gallery).code == 0
     assert module.open_gallery(gallery).templates.shape == (16, 128)

@@ -21,12 +21,11 @@ from safetensors.numpy import save_file
 
 from anondata.errors import GalleryError
 from anondata.tools import _enrol_parts, _indexing
-from anondata.verifiers import examination
 from anondata.verifiers.embedders import DlibEmbedder
-from anondata.verifiers.examination import Examiner
-from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery
-from anondata.verifiers.gallery_file import open_gallery, save_gallery
-from anondata.verifiers.photos import Photo, photos_of_dataset
+from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery, examination
+from anondata.verifiers.gallery.examination import Examiner
+from anondata.verifiers.gallery.file import open_gallery, save_gallery
+from anondata.verifiers.gallery.photos import Photo, photos_of_dataset
 
 NAMES = ("alice", "bob", "carol", "dave")
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -386,7 +385,7 @@ class TestIndex:
             assert options["bound"] == 0.95
             raise GalleryError("the index finds 9 of 10 matches; search this gallery exactly, or lower the bound")
 
-        monkeypatch.setattr("anondata.verifiers.index.build_index", refuse)
+        monkeypatch.setattr("anondata.verifiers.gallery.index.build_index", refuse)
         out = tmp_path / "g"
         result = anondata("gallery", "build", *matrix, "--out", out, "--index", "ivf", "--recall", "0.95")
         assert result.code == 1
@@ -398,8 +397,8 @@ class TestIndex:
         assert out.read_bytes() == before
 
     def test_a_large_gallery_gets_an_index_unless_told_otherwise(self, monkeypatch):
-        monkeypatch.setattr("anondata.verifiers.index.exact_is_cheap", lambda count, dimensions: False)
-        monkeypatch.setattr("anondata.verifiers.index.build_index", lambda *args, **options: None)
+        monkeypatch.setattr("anondata.verifiers.gallery.index.exact_is_cheap", lambda count, dimensions: False)
+        monkeypatch.setattr("anondata.verifiers.gallery.index.build_index", lambda *args, **options: None)
         seen: list[float] = []
         threshold = _indexing.IndexChoice.threshold
         monkeypatch.setattr(
@@ -660,7 +659,7 @@ class TestResume:
         def refuse(*args: object, **options: object) -> None:
             raise GalleryError("too little")
 
-        monkeypatch.setattr("anondata.verifiers.index.build_index", refuse)
+        monkeypatch.setattr("anondata.verifiers.gallery.index.build_index", refuse)
         run = ("gallery", "build", faces, "--json", "--out", tmp_path / "g")
         assert anondata(*run, "--index", "ivf").code == 1
         numbers = killed(99)

@@ -21,14 +21,14 @@ from anondata.errors import AuditError, GalleryError, PolicyError
 from anondata.randomness import RunKey
 from anondata.regions import Regions
 from anondata.transforms import Fill, GaussianBlur, Noise, Pixelate, RegionTransform
-from anondata.verifiers._audit_attacks import FaceTable, attack
-from anondata.verifiers._audit_change import alike, same_shape, scaled, unchanged
-from anondata.verifiers._audit_faces import Eyes
-from anondata.verifiers._audit_groups import Group, binned, by_group, worst_of
-from anondata.verifiers._audit_run import _in_order
 from anondata.verifiers.audit import Audit, Face, PhotoPair, audit
+from anondata.verifiers.audit.attacks import FaceTable, attack
+from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
+from anondata.verifiers.audit.faces import Eyes
+from anondata.verifiers.audit.groups import Group, binned, by_group, worst_of
+from anondata.verifiers.audit.metrics import Share
+from anondata.verifiers.audit.run import _in_order
 from anondata.verifiers.embedders import DlibEmbedder
-from anondata.verifiers.metrics import Share
 
 KEY = RunKey(b"a key of the tests, no secret")
 PEOPLE = 12

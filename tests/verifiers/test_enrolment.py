@@ -20,15 +20,14 @@ from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import GalleryError, WeightsError
 from anondata.models import shared
 from anondata.regions import Regions
-from anondata.verifiers import doubts as doubting
-from anondata.verifiers import examination
 from anondata.verifiers.calibration import shipped
-from anondata.verifiers.doubts import doubts
 from anondata.verifiers.embedders import DlibEmbedder, MobileFaceNetEmbedder
-from anondata.verifiers.enrolment import collect, enroll
-from anondata.verifiers.examination import REASONS, Examined, Examiner, portrait_of
-from anondata.verifiers.gallery import Gallery, empty_gallery
-from anondata.verifiers.photos import Photo, photos_of_dataset
+from anondata.verifiers.gallery import Gallery, empty_gallery, examination
+from anondata.verifiers.gallery import doubts as doubting
+from anondata.verifiers.gallery.doubts import doubts
+from anondata.verifiers.gallery.enrolment import collect, enroll
+from anondata.verifiers.gallery.examination import REASONS, Examined, Examiner, portrait_of
+from anondata.verifiers.gallery.photos import Photo, photos_of_dataset
 
 EMBEDDER = DlibEmbedder()
 

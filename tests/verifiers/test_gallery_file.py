@@ -22,9 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anondata.errors import GalleryError
-from anondata.verifiers import gallery_file, sealed
-from anondata.verifiers.gallery import Gallery, Portrait
-from anondata.verifiers.gallery_file import (
+from anondata.verifiers.gallery import Gallery, Portrait, file, sealed
+from anondata.verifiers.gallery.file import (
     change_gallery,
     find_secret,
     from_payload,
@@ -32,8 +31,8 @@ from anondata.verifiers.gallery_file import (
     save_gallery,
     to_payload,
 )
-from anondata.verifiers.index import Ivf, Recall
-from anondata.verifiers.sealed import KEY_VARIABLE, inspect, read_sealed, write_sealed
+from anondata.verifiers.gallery.index import Ivf, Recall
+from anondata.verifiers.gallery.sealed import KEY_VARIABLE, inspect, read_sealed, write_sealed
 
 KEY = b"0123456789abcdef"
 KEYS = pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
@@ -347,7 +346,7 @@ def test_a_gallery_is_opened_from_a_url_but_not_saved_to_one(tmp_path: Path) -> 
 WRITER = """if True:
     import sys, numpy as np
     from anondata.errors import GalleryError
-    from anondata.verifiers.gallery_file import change_gallery
+    from anondata.verifiers.gallery.file import change_gallery
 
     def add_ten(path, who):
         done = 0
@@ -580,6 +579,6 @@ def test_a_gallery_larger_than_the_memory_is_told_as_that(monkeypatch: pytest.Mo
     def too_large(payload: bytes) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(gallery_file, "load", too_large)
+    monkeypatch.setattr(file, "load", too_large)
     with pytest.raises(GalleryError, match="larger than the memory"):
         from_payload(b"")

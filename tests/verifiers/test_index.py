@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anondata.errors import GalleryError, MissingExtraError, ShapeError
-from anondata.verifiers import index
-from anondata.verifiers.index import Ivf, Recall, Searcher, build_index, exact_is_cheap
+from anondata.verifiers.gallery import index
+from anondata.verifiers.gallery.index import Ivf, Recall, Searcher, build_index, exact_is_cheap
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -305,7 +305,7 @@ def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, templ
 
 FORKED = """
 import multiprocessing, numpy, torch
-from anondata.verifiers.index import Searcher
+from anondata.verifiers.gallery.index import Searcher
 templates = numpy.random.default_rng(0).standard_normal((20_000, 64), dtype=numpy.float32)
 searcher, queries = Searcher(templates), torch.from_numpy(templates[:64])
 searcher.nearest(queries)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anondata.errors import AuditError
-from anondata.verifiers import _audit_trials as trials_module
-from anondata.verifiers._audit_trials import Standing, Templates, Trials, compare
-from anondata.verifiers.metrics import (
+from anondata.verifiers.audit import trials as trials_module
+from anondata.verifiers.audit.metrics import (
     EDGE_PEOPLE,
     Curve,
     Pairs,
@@ -28,6 +27,7 @@ from anondata.verifiers.metrics import (
     widened,
     wilson,
 )
+from anondata.verifiers.audit.trials import Standing, Templates, Trials, compare
 
 
 def templates(vectors: object, owners: object, photos: object = None) -> Templates:

@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anondata.errors import GalleryError, MissingExtraError
-from anondata.verifiers import sealed
-from anondata.verifiers.sealed import Seal, inspect, local_path, locked, read_sealed, write_sealed
+from anondata.verifiers.gallery import sealed
+from anondata.verifiers.gallery.sealed import Seal, inspect, local_path, locked, read_sealed, write_sealed
 
 SECRET = b"sixteen bytes or more"
 CHUNK = 1024
@@ -47,7 +47,7 @@ def header_of(data: bytes) -> tuple[dict[str, object], bytes, bytes]:
 
 
 def child(code: str, *args: str) -> subprocess.Popen[str]:
-    start = "import os, sys, time\nfrom pathlib import Path\nfrom anondata.verifiers import sealed\n"
+    start = "import os, sys, time\nfrom pathlib import Path\nfrom anondata.verifiers.gallery import sealed\n"
     return subprocess.Popen(
         [sys.executable, "-c", start + code, *args], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )

@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from anondata.tools.bench._common import RESULTS, save, show, wilson
-from anondata.verifiers.index import Searcher, build_index, exact_is_cheap
+from anondata.verifiers.gallery.index import Searcher, build_index, exact_is_cheap
 
 SIZES, DIMENSIONS = (1_000, 10_000, 100_000, 1_000_000), (128, 512)
 PER_PERSON = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anondata.verifiers._audit_attacks import Attack
-from anondata.verifiers._audit_groups import MIN_PEOPLE
-from anondata.verifiers.metrics import Share
+from anondata.verifiers.audit.attacks import Attack
+from anondata.verifiers.audit.groups import MIN_PEOPLE
+from anondata.verifiers.audit.metrics import Share
 
 WHO = {
     "naive": "a naive attacker",

@@ -14,10 +14,10 @@ import torch
 from anondata.errors import GalleryError
 from anondata.protocols import Detector, Embedder
 from anondata.verifiers.calibration import Calibration
-from anondata.verifiers.doubts import Doubts, doubts
-from anondata.verifiers.examination import SMALLEST_PX, Examined, Examiner, Several
 from anondata.verifiers.gallery import Gallery
-from anondata.verifiers.photos import Photo
+from anondata.verifiers.gallery.doubts import Doubts, doubts
+from anondata.verifiers.gallery.examination import SMALLEST_PX, Examined, Examiner, Several
+from anondata.verifiers.gallery.photos import Photo
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Enrolled:
     look_alikes: each two people once, nearest first. near: how many photos have a look-alike; by_chance: how many
         would where nobody is in the gallery twice.
     astray: numbers of photos that are near to no other one of their person: perhaps they show somebody else.
-    doubted: whether look_alikes and astray were looked for; see :func:`anondata.verifiers.doubts.doubts`.
+    doubted: whether look_alikes and astray were looked for; see :func:`anondata.verifiers.gallery.doubts.doubts`.
     """
 
     gallery: Gallery

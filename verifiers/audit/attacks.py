@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from anondata.errors import AuditError, PolicyError
-from anondata.verifiers._audit_groups import Group, by_group, worst_of
-from anondata.verifiers._audit_trials import Templates, Trials, compare
-from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold, shipped
-from anondata.verifiers.metrics import (
+from anondata.verifiers.audit.groups import Group, by_group, worst_of
+from anondata.verifiers.audit.metrics import (
     Bools,
     Curve,
     Floats,
@@ -25,6 +23,8 @@ from anondata.verifiers.metrics import (
     supported,
     tar_at,
 )
+from anondata.verifiers.audit.trials import Templates, Trials, compare
+from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold, shipped
 
 CLEAR, ANONYMIZED, SMOOTHED = "clear", "anonymized", "smoothed"
 VIEWS = (CLEAR, ANONYMIZED, SMOOTHED)

@@ -13,10 +13,10 @@ import numpy as np
 from anondata.errors import AuditError
 from anondata.protocols import Embedder
 from anondata.regions import cat_regions
-from anondata.verifiers._audit_attacks import ANONYMIZED, CLEAR, GATE_FAR, VIEWS, FaceTable, gate_threshold, refused
-from anondata.verifiers._audit_faces import Eyes, PhotoPair, SeenFace, SeenPair
-from anondata.verifiers._audit_groups import binned
-from anondata.verifiers.metrics import Bools, Floats, share
+from anondata.verifiers.audit.attacks import ANONYMIZED, CLEAR, GATE_FAR, VIEWS, FaceTable, gate_threshold, refused
+from anondata.verifiers.audit.faces import Eyes, PhotoPair, SeenFace, SeenPair
+from anondata.verifiers.audit.groups import binned
+from anondata.verifiers.audit.metrics import Bools, Floats, share
 
 BATCH = 32  # faces in one call of a network
 BATCH_BYTES = 256 << 20  # or as many as fit, where faces are large

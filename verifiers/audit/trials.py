@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from anondata.errors import AuditError
-from anondata.verifiers.metrics import TIE, Bools, Floats, Integers, Pairs
+from anondata.verifiers.audit.metrics import TIE, Bools, Floats, Integers, Pairs
 
 MAX_PAIRS = 1_000_000  # of different people; of more, a random subset stands for all in accept rates
 BLOCK = 4_000_000  # distances in memory at once

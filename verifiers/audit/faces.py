@@ -14,8 +14,8 @@ from anondata.kernels import outer_rects, resize
 from anondata.protocols import Detector
 from anondata.regions import Regions, cat_regions
 from anondata.transforms.blur import gaussian_blur
-from anondata.verifiers._audit_attacks import ANONYMIZED, CLEAR, SMOOTHED
-from anondata.verifiers._audit_change import alike, same_shape, scaled, unchanged
+from anondata.verifiers.audit.attacks import ANONYMIZED, CLEAR, SMOOTHED
+from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
 
 SMOOTHING = 0.25  # sigma of the smoothing parrot, relative to the width of the face
 ENOUGH_PX = 96  # width of a face at which it is smoothed: a sigma of 24 px needs no more

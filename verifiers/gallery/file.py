@@ -30,8 +30,8 @@ from safetensors.numpy import load
 
 from anondata.errors import GalleryError
 from anondata.verifiers.gallery import Floats, Gallery, Portrait
-from anondata.verifiers.index import Ivf, Recall
-from anondata.verifiers.sealed import (
+from anondata.verifiers.gallery.index import Ivf, Recall
+from anondata.verifiers.gallery.sealed import (
     KEY_VARIABLE,
     Piece,
     Place,

@@ -1,6 +1,6 @@
 """The gallery: templates of known people, that probes are held against.
 
-A gallery is a value. Every change gives a new one, and :mod:`anondata.verifiers.gallery_file` keeps it in a file.
+A gallery is a value. Every change gives a new one, and :mod:`anondata.verifiers.gallery.file` keeps it in a file.
 It is biometric data: nothing of it appears in a repr, an error or a log.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from anondata.errors import GalleryError
 from anondata.protocols import Embedder
-from anondata.verifiers.index import Ivf, Searcher
+from anondata.verifiers.gallery.index import Ivf, Searcher
 
 Role = Literal["protected", "consented"]
 Floats = NDArray[np.float32]

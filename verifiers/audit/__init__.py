@@ -27,11 +27,11 @@ from anondata.detectors.yunet import YuNetDetector
 from anondata.errors import AuditError, PolicyError, WeightsError
 from anondata.models.registry import locate
 from anondata.protocols import Detector, Embedder
-from anondata.verifiers import _audit_words as words
-from anondata.verifiers._audit_attacks import ATTACKERS, CONTROL, Attack, FaceTable, attack, attack_enrolled
-from anondata.verifiers._audit_faces import SMOOTHING, Eyes, Face, PhotoPair
-from anondata.verifiers._audit_run import Collected, Show, collect, fates, gate_of, table_of
-from anondata.verifiers._audit_trials import Templates
+from anondata.verifiers.audit import words as words
+from anondata.verifiers.audit.attacks import ATTACKERS, CONTROL, Attack, FaceTable, attack, attack_enrolled
+from anondata.verifiers.audit.faces import SMOOTHING, Eyes, Face, PhotoPair
+from anondata.verifiers.audit.run import Collected, Show, collect, fates, gate_of, table_of
+from anondata.verifiers.audit.trials import Templates
 from anondata.verifiers.embedders import EMBEDDERS
 
 if TYPE_CHECKING:

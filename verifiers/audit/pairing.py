@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from anondata.errors import AuditError
-from anondata.verifiers._audit_faces import Face
+from anondata.verifiers.audit.faces import Face
 
 LARGEST_PX = 1e6
 MARK = "_anonymized"  # deface's addition to a name, unless it is told another

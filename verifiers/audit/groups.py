@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anondata.errors import AuditError
-from anondata.verifiers.metrics import Floats, Integers, Share, share
+from anondata.verifiers.audit.metrics import Floats, Integers, Share, share
 
 MIN_PEOPLE = 10  # of fewer, a share says next to nothing: 1 of 9 is 11 [2-44] %
 MAX_GROUPS = 20
