@@ -29,6 +29,7 @@ from anondata.verifiers.audit.groups import Group, binned, by_group, worst_of
 from anondata.verifiers.audit.metrics import Share
 from anondata.verifiers.audit.run import _in_order
 from anondata.verifiers.embedders import DlibEmbedder
+from anondata.verifiers.gallery import empty_gallery
 
 KEY = RunKey(b"a key of the tests, no secret")
 PEOPLE = 12
@@ -294,18 +295,23 @@ def test_the_json_names_nobody(photos: list[Photo]) -> None:
 
 
 def test_an_attacker_with_the_gallery_is_one_more(photos: list[Photo]) -> None:
-    gallery_module = pytest.importorskip("anondata.verifiers.gallery")
     embedder = DlibEmbedder()
     made = torch.cat([embedder.embed([photo.view], photo.face) for photo in photos[:20]]).numpy()
     names = [*(photo.row["identity"] for photo in photos[:18]), "a stranger", "a stranger"]
-    enrolled = gallery_module.empty_gallery(embedder).add(names, made)
+    enrolled = empty_gallery(embedder).add(names, made)
     hidden = pairs_of(photos, lambda photo: photo.data)
     found = audit(hidden, embedders=[embedder], attackers=["naive"], gallery=enrolled)
     naive, known = found.attacks
     assert (naive.gallery, known.gallery) == ("originals", "enrolled")
     assert (known.rank1.value, known.probes, known.people, known.gallery_templates) == (1.0, 18, 9, 20)
     assert known.chance[0] == pytest.approx(2 / 20)
-    strangers = gallery_module.empty_gallery(embedder).add(["x", "y"], made[:2])
+    seen: set[str] = set()
+    once = [p for p in hidden if p.identity not in seen and not seen.add(p.identity)]  # nobody in two photos
+    (alone,) = audit(once, embedders=[embedder], gallery=enrolled).attacks
+    assert (alone.gallery, alone.probes) == ("enrolled", 9)
+    with pytest.raises(AuditError, match="no face has another photo"):
+        audit(once, embedders=[embedder])
+    strangers = empty_gallery(embedder).add(["x", "y"], made[:2])
     with pytest.raises(AuditError, match="none of the people in the photos is in the gallery"):
         audit(hidden, embedders=[embedder], gallery=strangers)
     with pytest.raises(AuditError, match="needs identities"):

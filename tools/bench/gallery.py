@@ -10,7 +10,8 @@ MobileFaceNet's 1.184 and 1.130 at false-accept rates (FAR) of 0.01 and 0.002. T
 
 Recall is the share of probes for which somebody is said to be within the radius, of those for which brute force finds
 somebody: half are new photos of enrolled people, half templates changed by up to the radius in directions that faces
-spread in. The index's own measurement at its build is on other probes. With the threads that FAISS takes by itself.
+spread in. The index's own measurement at its build is on other probes. The gate's searches take as many
+threads as torch, the rejected ones as many as FAISS takes by itself.
 """
 
 from __future__ import annotations

@@ -129,12 +129,13 @@ def audit(
     _check(networks, attackers, gallery)
     found = collect(pairs, Eyes(looks, device), networks, workers=workers, show=show)
     table = table_of(found, groups)
-    attacks = _attacks(table, networks, attackers, fars)
+    alone = gallery is not None and table.labelled and not table.several  # then only the gallery can attack
+    attacks = [] if alone else _attacks(table, networks, attackers, fars)
     if gallery is not None:
         attacks.append(_enrolled(found, table, gallery, fars))
     if not attacks:
         raise AuditError("without identities only the naive attack is possible, and it was not asked for")
-    controls = [attack(table, n.name, CONTROL, fars=fars) for n in networks] if table.labelled else []
+    controls = [attack(table, n.name, CONTROL, fars=fars) for n in networks] if table.labelled and not alone else []
     faces = fates(found, table, tuple(looks))
     notes = words.notes(
         labelled=table.labelled,

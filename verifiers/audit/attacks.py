@@ -58,6 +58,12 @@ class FaceTable:
     templates: Mapping[str, Mapping[str, Floats]]
     labelled: bool
 
+    @property
+    def several(self) -> bool:
+        """Whether anybody is in more than one photo."""
+        known = {pair for pair in zip(self.owners.tolist(), self.photos.tolist(), strict=True) if pair[0] >= 0}
+        return len(known) > len({owner for owner, _ in known})
+
     def of(self, network: str, view: str) -> Templates:
         return Templates(self.templates[network][view], self.owners, self.photos)
 

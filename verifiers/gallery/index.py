@@ -329,7 +329,8 @@ def _coded(templates: Floats, ivf: Ivf) -> Any:
     for start in range(0, len(templates), BLOCK):
         cells = ivf.cells[start : start + BLOCK].astype("<i4")[:, None].view(np.uint8)[:, :cell_bytes]
         codes = np.concatenate([cells, _codes(templates[start : start + BLOCK], bounds, bits)], axis=1)
-        index.add_sa_codes(codes, np.arange(start, start + len(codes)))
+        rows = np.arange(start, start + len(codes))  # held by a name: FAISS up to 1.13 reads it after dropping it
+        index.add_sa_codes(codes, rows)
     scan = faiss.IndexIVFPQFastScan(index)
     scan.referenced_objects = [quantizer]  # not ``index``: the scan has its own copy of the codes
     return scan
