@@ -92,9 +92,14 @@ def test_ctrl_c_ends_cleanly_and_is_resumed(anondata, photos, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(_run.Run, "_settle", interrupted)
-        shown = anondata("anonymize", photos, "--out", tmp_path / "out", "--json", "--workers", 1)
+    # A shell starts what runs in its background with the signal ignored, and a CI may be such a shell.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(_run.Run, "_settle", interrupted)
+            shown = anondata("anonymize", photos, "--out", tmp_path / "out", "--json", "--workers", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert shown.code == shown.json["exit_code"] == 130
     assert shown.json["error"] == "interrupted; the same command goes on from here"
     assert (shown.json["released"], shown.json["not_reached"], shown.json["report"]) == (2, 3, None)
