@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anondata.errors import GalleryError, MissingExtraError, ShapeError
+from anondata.verifiers.gallery.codes import coded
 
 # Numbers (rows x dimensions) up to which every template is looked at. On 2 cores a face then costs 0.8 ms in batches
 # of 2 to 8 and up to 3.3 ms alone, 5 % of the 66 ms that an image takes.
@@ -32,19 +33,11 @@ BATCH = 256  # queries at once: bounds memory
 SPLIT = 16_000_000  # numbers compared (queries x rows x dimensions), 2 ms, from which threads share the work
 CODES_SPLIT = 8 * SPLIT
 BLOCK = 16_384  # templates at once
-SAMPLE = 65_536  # rows whose spread gives the codes their levels
 PROBES = 20_000  # whose answer is known, to measure recall by
 SEED = 0x5EED
 
-# Bits for each dimension, and the levels that quantize a normal variable with the least squared error (the positive
-# half): Max (1960), doi 10.1109/TIT.1960.1057548. k-means would find nearly the same, but it would have to run when a
-# gallery is opened, and took 3 to 40 s.
-WIDE, WIDE_LEVELS = 256, (0.4528, 1.510)
-NARROW_LEVELS = (0.1284, 0.3881, 0.6568, 0.9424, 1.256, 1.618, 2.069, 2.733)
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ class Searcher:
         if where.type == "cuda" and hasattr(faiss, "StandardGpuResources"):
             self._index, self._alone = _gpu_index(self.templates, where.index or 0), threading.Lock()
         elif ivf is not None:
-            self._index, self._exact = _coded(self.templates, _fitting(ivf, self.templates)), False
+            self._index, self._exact = _fitted(self.templates, ivf), False
             self._settings = {"params": faiss.SearchParametersIVF(nprobe=ivf.probes)}
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -311,48 +304,6 @@ def _cells(templates: Floats, centroids: Floats) -> NDArray[np.int32]:
     return np.concatenate(nearest).astype(np.int32)
 
 
-def _coded(templates: Floats, ivf: Ivf) -> Any:
-    """FAISS's index of the rows' codes, without training: levels come from the mean and spread of each dimension."""
-    faiss, dimensions = _faiss(), templates.shape[1]
-    bits, half = (2, WIDE_LEVELS) if dimensions >= WIDE and dimensions % 2 == 0 else (4, NARROW_LEVELS)
-    levels = np.array([-v for v in reversed(half)] + list(half), np.float32)
-    sample = templates[:: max(1, len(templates) // SAMPLE)]
-    mean, spread = sample.mean(axis=0), sample.std(axis=0)
-    quantizer = faiss.IndexFlatL2(dimensions)
-    quantizer.add(np.ascontiguousarray(ivf.centroids))
-    index = faiss.IndexIVFPQ(quantizer, dimensions, len(ivf.centroids), dimensions * bits // 4, 4)
-    index.by_residual = False
-    faiss.copy_array_to_vector(_codebook(levels, mean, spread, bits).ravel(), index.pq.centroids)
-    index.is_trained = True
-    bounds = mean + spread * ((levels[1:] + levels[:-1]) / 2)[:, None]
-    cell_bytes = index.sa_code_size() - index.code_size
-    for start in range(0, len(templates), BLOCK):
-        cells = ivf.cells[start : start + BLOCK].astype("<i4")[:, None].view(np.uint8)[:, :cell_bytes]
-        codes = np.concatenate([cells, _codes(templates[start : start + BLOCK], bounds, bits)], axis=1)
-        rows = np.arange(start, start + len(codes))  # held by a name: FAISS up to 1.13 reads it after dropping it
-        index.add_sa_codes(codes, rows)
-    scan = faiss.IndexIVFPQFastScan(index)
-    scan.referenced_objects = [quantizer]  # not ``index``: the scan has its own copy of the codes
-    return scan
-
-
-def _codebook(levels: Floats, mean: Floats, spread: Floats, bits: int) -> Floats:
-    """``(D * bits / 4, 16, 4 / bits)``: what each 4 bits stand for, the first dimension in the low ones."""
-    parts = np.arange(16)[:, None] >> (bits * np.arange(4 // bits)) & (2**bits - 1)
-    grouped = (-1, 1, 4 // bits)
-    return np.asarray(levels[parts] * spread.reshape(grouped) + mean.reshape(grouped), np.float32)
-
-
-def _codes(part: Floats, bounds: Floats, bits: int) -> Bytes:
-    """``(B, ceil(D * bits / 8))``: the level of each number, packed from the low bits up."""
-    level = np.zeros((len(part), -(-part.shape[1] * bits // 8) * 8 // bits), np.uint8)
-    for bound in bounds:
-        level[:, : part.shape[1]] += part > bound
-    grouped = level.reshape(len(part), -1, 8 // bits)
-    packed: Bytes = np.bitwise_or.reduce(grouped << (bits * np.arange(8 // bits, dtype=np.uint8)), axis=2)
-    return packed
-
-
 def _gpu_index(templates: Floats, device: int) -> Any:
     faiss = _faiss()
     resources, settings = faiss.StandardGpuResources(), faiss.GpuIndexFlatConfig()
@@ -392,14 +343,14 @@ def _checked(templates: Floats) -> Floats:
     return np.ascontiguousarray(templates)
 
 
-def _fitting(ivf: Ivf, templates: Floats) -> Ivf:
-    """Refuses an index of other templates: FAISS would be sent to cells that it does not have."""
+def _fitted(templates: Floats, ivf: Ivf) -> Any:
+    """The index of the codes; one of other templates is refused, because FAISS would look into cells that are not."""
     count = len(ivf.centroids)
     fits = ivf.centroids.shape == (count, templates.shape[1]) and ivf.cells.shape == (len(templates),)
     sane = fits and ivf.centroids.dtype == np.float32 and bool(np.isfinite(ivf.centroids).all())
     if not sane or not 1 <= ivf.probes <= count or (ivf.cells < 0).any() or (ivf.cells >= count).any():
         raise GalleryError("the index does not belong to these templates; build it again")
-    return ivf
+    return coded(_faiss(), templates, ivf.centroids, ivf.cells)
 
 
 @cache
