@@ -21,6 +21,7 @@ from anondata.errors import AuditError
 from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
 from anondata.transforms import Fill, GaussianBlur, RegionTransform
 from anondata.verifiers.audit.pairing import pair_names, pair_table, read_labels
+from anondata.verifiers.gallery.file import open_gallery
 
 PLOTS = {"cmc.png", "roc.png", "distances.png"}
 Named = Callable[..., Any]
@@ -265,10 +266,9 @@ def test_marked_faces_of_scenes_are_found_again_by_identity(anondata, people, sh
 
 
 def test_a_gallery_adds_an_attacker(anondata, people, tmp_path):
-    module = pytest.importorskip("anondata.verifiers.gallery.file")
     gallery = tmp_path / "people.gallery"
     assert anondata("gallery", "build", people, "--out", gallery).code == 0
-    assert module.open_gallery(gallery).templates.shape == (16, 128)
+    assert open_gallery(gallery).templates.shape == (16, 128)
     out = changed(people, tmp_path / "filled", Fill(coverage=1.5))
     options = ["--gallery", gallery, "--attacker", "naive", "--embedder", "dlib-face-resnet", "--no-plots", "--json"]
     shown = anondata("audit", "--original", people, "--anonymized", out, "--out", tmp_path / "out", *options)
