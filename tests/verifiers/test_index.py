@@ -172,7 +172,7 @@ def test_templates_that_nothing_would_match_are_refused(templates: Floats) -> No
     with pytest.raises(GalleryError, match="enrol its face again"):
         Searcher(broken)
     with pytest.raises(ShapeError, match="float64"):
-        Searcher(templates.astype(np.float64))  # type: ignore[arg-type]
+        Searcher(templates.astype(np.float64))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ from anondata.errors import PolicyError
 from anondata.protocols import Embedder, NeedsGalleries, Probe, Verdicts, Verifier
 
 
-class _Composed:
+class _Composed(ABC):
     """Several gates as one: how many must pass is the subclass's. Every gate's own verdict is kept.
 
     gates: verifiers, or what a policy's YAML holds of them: ``name`` or ``{name: {parameter: value}}``.
@@ -52,9 +53,9 @@ class _Composed:
         return type(self)(gates)
 
     @property
+    @abstractmethod
     def needed(self) -> int:
         """How many gates must pass."""
-        raise NotImplementedError
 
     def judge(self, probe: Probe) -> Verdicts:
         parts = tuple(gate.judge(probe) for gate in self.gates)
