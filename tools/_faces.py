@@ -14,10 +14,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,11 +24,9 @@ import click
 
 from anondata.errors import UndecodableError, UnreadableSourceError
 from anondata.tools._naming import is_image
-from anondata.tools._progress import EVERY_S
 from anondata.tools._sources import Source
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from torch import Tensor
 
     from anondata.protocols import Detector, Embedder
@@ -144,27 +140,6 @@ def embed_photos(
         left["no_template"] += len(shown) - int(usable.sum())
         show(min(start + BATCH, len(photos)))
     return Templates(torch.cat(rows) if rows else torch.zeros(0, 0), tuple(used), +left)
-
-
-@contextmanager
-def progress(console: Console, total: int, words: str) -> Iterator[Show]:
-    """Shows how many photos are done while the context lasts: a bar on a terminal, now and then a line elsewhere."""
-    if console.is_terminal:
-        from rich.progress import Progress
-
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(words, total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    last = time.monotonic()
-
-    def show(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
-            console.print(f"{words}: {done} of {total} photos", highlight=False)
-
-    yield show
 
 
 def _face(photo: Photo, detector: Detector, device: str) -> tuple[Tensor, Regions] | str:

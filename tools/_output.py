@@ -58,6 +58,21 @@ def check_usable(out: Path, *, overwrite: bool) -> None:
         )
 
 
+def write_whole(path: Path, data: bytes, *, what: str, mode: int = 0o666) -> None:
+    """Writes one file whole or not at all. what: what messages call it. mode: permissions, before the umask.
+
+    Raises: OutputError.
+    """
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{what} cannot be written: {error.strerror}") from error
+
+
 class OutputFolder:
     """An output folder, locked while the context lasts.
 

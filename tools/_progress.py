@@ -16,6 +16,10 @@ Show = Callable[[int, int], None]
 """Takes how many samples are done, and how many of them are withheld."""
 
 
+Count = Callable[[int], None]
+"""Takes how many photos are done."""
+
+
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Show]:
     """Shows how far a run is while the context lasts."""
@@ -24,6 +28,27 @@ def progress(console: Console, total: int) -> Iterator[Show]:
             yield show
     else:
         yield _lines(console, total)
+
+
+@contextmanager
+def counted(console: Console, total: int, words: str) -> Iterator[Count]:
+    """Shows how many photos are done while the context lasts: a bar on a terminal, now and then a line elsewhere."""
+    if console.is_terminal:
+        from rich.progress import Progress
+
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(words, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    last = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            console.print(f"{words}: {done} of {total} photos", highlight=False)
+
+    yield show
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,6 +14,7 @@ import click
 from anondata.errors import MissingExtraError, OutputError
 from anondata.tools import cli
 from anondata.tools._audit_inputs import Asked, read_inputs
+from anondata.tools._output import write_whole
 
 if TYPE_CHECKING:
     from anondata.protocols import Embedder
@@ -118,8 +117,8 @@ def command(
     """
     from rich.console import Console
 
-    from anondata.tools._faces import progress
     from anondata.tools._job import default_workers
+    from anondata.tools._progress import counted
     from anondata.tools.anonymize import usable_device
     from anondata.verifiers.audit import ATTACKERS, audit
 
@@ -129,7 +128,7 @@ def command(
     asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")
     inputs = read_inputs(a, b, asked, table=pairs)
     workers = default_workers(device)
-    with _threads(workers), progress(Console(stderr=True), len(inputs.pairing.pairs), "auditing") as show:
+    with _threads(workers), counted(Console(stderr=True), len(inputs.pairing.pairs), "auditing") as show:
         result = audit(
             inputs.pairs(),
             embedders=networks,
@@ -194,11 +193,11 @@ def _write(out: Path, body: dict[str, Any], *, plots: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (out / name).unlink(missing_ok=True)
-        part = out / f".{secrets.token_hex(8)}.part"
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        os.replace(part, out / FILE)
+        write_whole(out / FILE, (json.dumps(body, indent=1) + "\n").encode(), what="DIR")
         if plots:
             write_plots(body, out)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"DIR cannot be written: {error.strerror}") from error
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from anondata.errors import CalibrationError, MissingExtraError, OutputError
+from anondata.errors import CalibrationError, MissingExtraError
 from anondata.tools import cli
-from anondata.tools._faces import Folder, Templates, embed_photos, list_photos, progress
+from anondata.tools._faces import Folder, Templates, embed_photos, list_photos
+from anondata.tools._output import write_whole
+from anondata.tools._progress import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,14 +80,14 @@ def command(
     embedder, where, console = embedder_of(name), usable_device(device), Console(stderr=True)
     folder = list_photos(faces, identity=identity)
     check_support([photo.identity for photo in folder.photos], rates or None)  # before any photo is read
-    with progress(console, len(folder.photos), "reading faces") as show:
+    with counted(console, len(folder.photos), "reading faces") as show:
         found = embed_photos(folder.photos, embedder, device=where, show=show)
     people = [photo.identity for photo in found.photos]
     told = words or f"{len(found.photos)} photos of {len(set(people))} people"
     result = calibrate(found.templates, people, embedder=embedder, data=told, rates=rates or None)
-    _write(out, result.to_json().encode())
+    write_whole(out, result.to_json().encode(), what="the calibration")
     if plot:
-        _write(plot, _histograms(found, result))
+        write_whole(plot, _histograms(found, result), what="the plot")
     summary = _summary(folder, found, result)
     if as_json:
         click.echo(json.dumps(summary))
@@ -141,18 +141,6 @@ def _tell(console: Console, result: Calibration, summary: dict[str, Any]) -> Non
     click.echo(f"{result.impostor_pairs} pairs of different people, {result.genuine_pairs} of one person")
     for reason, n in summary["left_out"].items():
         click.echo(f"left out: {n} {reason.replace('_', ' ')}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"the calibration cannot be written: {error.strerror}") from error
 
 
 def _matplotlib() -> Any:

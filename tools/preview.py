@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from anondata.errors import OutputError, UndecodableError
+from anondata.errors import UndecodableError
 from anondata.tools import cli
-from anondata.tools._output import enclosing_output
+from anondata.tools._output import enclosing_output, write_whole
 from anondata.tools._page import MARK, Face, Pair, page
 from anondata.tools._sources import Source, list_sources
 
@@ -56,7 +54,7 @@ def command(
     listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources[:limit]
     anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, galleries, gallery_key))
     pairs = [_pair(anonymizer, source) for source in listed]
-    _write(out, page(chosen, pairs))
+    write_whole(out, page(chosen, pairs).encode(), what="the page", mode=0o600)  # it holds originals
     withheld = sum(pair.after is None for pair in pairs)
     click.echo(f"{len(pairs)} pictures, {withheld} withheld: {out}")
     click.echo("The page holds originals; do not publish it.", err=True)
@@ -116,15 +114,3 @@ def thumbnail(data: bytes) -> str | None:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _write(out: Path, text: str) -> None:
-    """Writes the page whole or not at all, readable by its owner only."""
-    part = out.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        os.replace(part, out)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"the page cannot be written: {error.strerror}") from error
