@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import torch
 
 from anondata.components import open_gallery
 from anondata.engine import Engine
+from anondata.errors import DeviceError
 from anondata.policy import Policy, load_policy
 from anondata.randomness import RunKey
 from anondata.records import Outcome
 from anondata.report import Report, report_of
 from anondata.rules import check_galleries, rules_of
 from anondata.samples import Sample, Schema
+
+_LIVE: weakref.WeakSet[Anonymizer] = weakref.WeakSet()
 
 
 class Anonymizer:
@@ -59,6 +64,7 @@ class Anonymizer:
         self._run_key = run_key if isinstance(run_key, RunKey) else RunKey(run_key)
         self._engine: Engine | None = None
         self._lock = threading.Lock()
+        _LIVE.add(self)
 
     def __repr__(self) -> str:
         return f"Anonymizer({self.policy.name!r}, device={str(self.device)!r})"
@@ -68,7 +74,16 @@ class Anonymizer:
 
     @property
     def engine(self) -> Engine:
-        """The engine of this policy, built on first use."""
+        """The engine of this policy, built on first use.
+
+        Raises:
+            DeviceError: on CUDA in a forked process, where it cannot work.
+        """
+        if self.device.type == "cuda" and torch.cuda._is_in_bad_fork():
+            raise DeviceError(
+                "CUDA cannot be used in a forked process: let anondata.loaders.torch.AnonymizedLoader anonymize in "
+                'the main process, give the DataLoader multiprocessing_context="spawn", or take device="cpu"'
+            )
         with self._lock:
             if self._engine is None:
                 self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
@@ -104,9 +119,22 @@ class Anonymizer:
         samples = [Sample(key, {"image": image}) for key, image in zip(names, images, strict=True)]
         return self.run(samples, Schema({"image": "image"}))
 
+    def draw(self, *parts: str | int) -> int:
+        """A random number, at least 0 and below 2^63, that depends on the run key and the parts alone."""
+        return self._run_key.seed("draw", *parts)
+
     def report(self, outcomes: Sequence[Outcome]) -> Report:
         """The report of some outcomes; reports add up."""
         return report_of(self.policy, outcomes, self.galleries)
+
+
+def _free_locks() -> None:
+    """In a forked child: a lock that another thread of the parent held would stay locked for ever."""
+    for anonymizer in list(_LIVE):
+        anonymizer._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_locks)
 
 
 def _unpickle(policy: Policy, device: str, run_key: RunKey, galleries: dict[str, Any]) -> Anonymizer:
@@ -121,13 +149,15 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def content_key(image: Any) -> str:
-    """A key for an image that has no name: a digest of what it holds."""
+    """A key for an image (or a list of them) that has no name: a digest of what it holds."""
     digest = hashlib.blake2b(digest_size=16)
-    if isinstance(image, torch.Tensor):
+    if type(image) in (list, tuple):
+        digest.update("".join(content_key(item) for item in image).encode())
+    elif isinstance(image, torch.Tensor):
         raw = image.detach().cpu().contiguous()
         digest.update(f"{tuple(raw.shape)} {raw.dtype}".encode() + raw.flatten().view(torch.uint8).numpy().tobytes())
     elif hasattr(image, "tobytes"):
         digest.update(f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode() + image.tobytes())
-    elif isinstance(image, bytes | bytearray):
+    elif isinstance(image, bytes | bytearray | memoryview):
         digest.update(image)
     return digest.hexdigest()

@@ -40,7 +40,7 @@ from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone, distinct_embedders
-from anondata.samples import DROP, Sample, Schema
+from anondata.samples import DROP, KEEP, Sample, Schema, leaves, with_leaves
 from anondata.tracks import Track, Work, rows_of
 from anondata.transforms.base import RegionTransform, describe
 
@@ -87,6 +87,9 @@ class Engine:
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
         """One outcome for each sample, in order.
 
+        A field may hold a list or tuple of values of its content type, also nested: each is anonymized, and the
+        sample is released when all of them are safe.
+
         Raises:
             UndeclaredFieldError: for a field that the schema does not name, before anything is done.
             PolicyError: for a field of a content type, or a detected kind of region, without rules.
@@ -98,28 +101,33 @@ class Engine:
         works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
         by_type: dict[str, list[Work]] = defaultdict(list)
         for work in works:
-            by_type[schema.fields[work.name]].append(work)
-        done: dict[tuple[int, str], Work] = {}
+            by_type[schema.fields[work.field]].append(work)
+        done: list[dict[str, Work]] = [{} for _ in samples]
         for kind, group in by_type.items():
             for work in self._settle_apart(self.rules[kind], group):
-                done[work.sample, work.name] = work
-        return [self._outcome(i, sample, schema, done) for i, sample in enumerate(samples)]
+                done[work.sample][work.name] = work
+        return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
 
     def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
         for name, kind in schema.content().items():
-            work = Work(index, name, sample.key, None)
-            try:
-                if name not in sample.fields:
-                    work.fail("missing_field", "a declared field is not in the sample")
-                else:
-                    work.media = self.rules[kind].content.decode(sample.fields[name], self.device)
-            except UndecodableError as error:
-                work.fail(error.reason, str(error))
-            except FieldTypeError as error:
-                work.fail("wrong_type", str(error))
-            except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
-                self._blame(work, error)
-            yield work
+            if name not in sample.fields:
+                missing = Work(index, name, name, sample.key, None)
+                missing.fail("missing_field", "a declared field is not in the sample")
+                yield missing
+                continue
+            for place, value in leaves(sample.fields[name], name):
+                yield self._decode_one(Work(index, name, place, sample.key, None), kind, value)
+
+    def _decode_one(self, work: Work, kind: str, value: Any) -> Work:
+        try:
+            work.media = self.rules[kind].content.decode(value, self.device)
+        except UndecodableError as error:
+            work.fail(error.reason, str(error))
+        except FieldTypeError as error:
+            work.fail("wrong_type", str(error))
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
+            self._blame(work, error)
+        return work
 
     def _settle_apart(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Settles a batch; when it breaks, each sample alone, so that one cannot withhold the others."""
@@ -343,8 +351,8 @@ class Engine:
                 work.fail("scan_unsettled", f"the output scan still found regions after {work.scans} passes")
         return [work for work in works if work in again and work.failure is None]
 
-    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[int, str], Work]) -> Outcome:
-        works = [done[index, name] for name in schema.content()]
+    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[str, Work]) -> Outcome:
+        works = list(done.values())
         record = SampleRecord(
             regions=tuple(record for work in works for record in work.records()),
             notes=tuple(n for w in works if w.media is not None for n in self._notes(schema, w)),
@@ -355,9 +363,11 @@ class Engine:
                 if work.raises:
                     raise WithheldError(f"sample {index} of the batch was withheld: {work.failure[1]}")
                 return Withheld(sample.key, *work.failure, record)
-        changed = {work.name: work.value for work in works}
-        fields = {n: changed.get(n, v) for n, v in sample.fields.items() if schema.fields[n] != DROP}
+        changed = {place: work.value for place, work in done.items()}
+        kept = {n: v for n, v in sample.fields.items() if schema.fields[n] == KEEP}
+        content = {n: with_leaves(sample.fields[n], n, changed) for n in schema.content()}
+        fields = {n: content[n] if n in content else kept[n] for n in sample.fields if schema.fields[n] != DROP}
         return Released(Sample(sample.key, fields), record)
 
     def _notes(self, schema: Schema, work: Work) -> tuple[str, ...]:
-        return self.rules[schema.fields[work.name]].content.notes(work.media)
+        return self.rules[schema.fields[work.field]].content.notes(work.media)

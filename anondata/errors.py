@@ -12,7 +12,9 @@
     ├── ShapeError             (ValueError)    a tensor of the wrong shape or dtype
     ├── WeightsError           (RuntimeError)  weights that are missing, unknown or not the published file
     ├── MissingExtraError      (ImportError)   an optional package is not installed
-    ├── WithheldError          (RuntimeError)  a sample was withheld and the policy says ``raise``
+    ├── DeviceError            (RuntimeError)  a device that cannot be used in this process
+    ├── WithheldError          (RuntimeError)  a sample was withheld and nobody said what to give instead
+    ├── LeakError              (RuntimeError)  something of an original was found in what was written
     ├── GalleryError           (ValueError)    a gallery that cannot be read, changed or used as asked
     ├── CalibrationError       (ValueError)    labelled faces that cannot support a threshold
     ├── AuditError             (ValueError)    photos that cannot be audited: nothing to pair or to compare
@@ -76,8 +78,16 @@ class MissingExtraError(AnondataError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+class DeviceError(AnondataError, RuntimeError):
+    """A device that cannot be used in this process, as CUDA in one that was forked."""
+
+
 class WithheldError(AnondataError, RuntimeError):
-    """A sample was withheld and the policy says ``raise``."""
+    """A sample was withheld, and policy or loader say ``raise``, or there is nothing to give instead of it."""
+
+
+class LeakError(AnondataError, RuntimeError):
+    """Something of an original was found in what was written; what was written must not be given away."""
 
 
 class GalleryError(AnondataError, ValueError):

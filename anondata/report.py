@@ -27,6 +27,7 @@ class Report:
     counts: nested mappings whose leaves are whole numbers:
 
     * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
+    * ``instead``, of the withheld samples: ``replaced`` by another one that was released, or ``dropped``
     * ``failed``: by verifier, regions of the withheld samples that it did not pass
     * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``spared``, ``rung`` (by
       index), ``technique`` and ``size_px`` (by lower edge)
@@ -54,6 +55,10 @@ class Report:
         if self.galleries != other.galleries:
             raise ReportError("reports of runs with different galleries cannot be merged")
         return replace(self, counts=_sum(self.counts, other.counts))
+
+    def with_instead(self, *, replaced: int = 0, dropped: int = 0) -> Report:
+        """This report with a count of what consumers got instead of withheld samples."""
+        return replace(self, counts=_sum(self.counts, {"instead": {"replaced": replaced, "dropped": dropped}}))
 
     @property
     def setting(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -73,3 +73,44 @@ class Schema:
                 raise PolicyError(
                     f"field {name!r} is declared {kind!r}, but the policy has rules for {', '.join(known)} only"
                 )
+
+
+def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """The values of a field with their places: itself, or those of a list or tuple, also nested.
+
+    >>> dict(leaves(["a", ["b"]], "frames"))
+    {'frames[0]': 'a', 'frames[1][0]': 'b'}
+    """
+    if type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            yield from leaves(item, f"{place}[{i}]")
+    else:
+        yield place, value
+
+
+def with_leaves(value: Any, place: str, changed: Mapping[str, Any]) -> Any:
+    """A field of the same shape with other values, by their places; one that has none is an error."""
+    if type(value) in (list, tuple):
+        return type(value)(with_leaves(item, f"{place}[{i}]", changed) for i, item in enumerate(value))
+    return changed[place]
+
+
+def declare(fields: Mapping[str, str], keep: Iterable[str] | str = (), drop: Iterable[str] | str = ()) -> Schema:
+    """A schema from fields with their content types, and the names of those that are kept or dropped.
+
+    Raises:
+        PolicyError: a name that is declared twice, or nothing that holds content.
+
+    >>> declare({"image": "image"}, keep="label").fields
+    {'image': 'image', 'label': 'keep'}
+    """
+    declared = dict(fields)
+    for names, what in ((keep, KEEP), (drop, DROP)):
+        for name in (names,) if isinstance(names, str) else names:
+            if name in declared:
+                raise PolicyError(f"field {name!r} is declared twice, as {declared[name]!r} and as {what!r}")
+            declared[name] = what
+    schema = Schema(declared)
+    if not schema.content():
+        raise PolicyError("no field is declared to hold content; name one, such as fields={'image': 'image'}")
+    return schema

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class Track:
     order: int = 0
     rung: int = 0
     patch: Any = None
-    before: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
     @property
@@ -55,8 +56,11 @@ class Track:
     def failed_by(self) -> str:
         return ", ".join(v.verifier for v in self.verdicts if not v.passed) or "verification"
 
-    def record(self, *, spared: bool = False) -> RegionRecord:
+    def record(self, place: str, *, spared: bool = False) -> RegionRecord:
+        x0, y0, x1, y1 = (round(value, 1) for value in self.region.boxes[0].tolist())
         return RegionRecord(
+            place=place,
+            box=(x0, y0, x1, y1),
             kind=self.region.kinds[0],
             size_px=round(self.size_px, 1),
             score=round(float(self.region.scores[0]), 4),
@@ -71,14 +75,19 @@ class Track:
 
 @dataclass(eq=False)
 class Work:
-    """One field of one sample. spared: regions that the policy does not cover, left as they are."""
+    """One value of one sample.
+
+    field: the field that it is in. name: its place there; the field's name unless the field holds a list.
+    spared: regions that the policy does not cover, left as they are.
+    """
 
     sample: int
+    field: str
     name: str
     key: str
     media: Any
-    tracks: list[Track] = field(default_factory=list)
-    spared: list[Track] = field(default_factory=list)
+    tracks: list[Track] = dataclasses.field(default_factory=list)
+    spared: list[Track] = dataclasses.field(default_factory=list)
     scans: int = 0
     value: Any = None
     shown: Any = None
@@ -89,7 +98,7 @@ class Work:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
 
     def fresh(self) -> Work:
-        return Work(self.sample, self.name, self.key, self.media)
+        return Work(self.sample, self.field, self.name, self.key, self.media)
 
     def patches(self) -> list[Any]:
         """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
@@ -100,7 +109,7 @@ class Work:
         return [t.patch for t in self.tracks if t.patch is not None]
 
     def records(self) -> list[RegionRecord]:
-        return [t.record() for t in self.tracks] + [t.record(spared=True) for t in self.spared]
+        return [t.record(self.name) for t in self.tracks] + [t.record(self.name, spared=True) for t in self.spared]
 
 
 def rows_of(verdicts: Verdicts, count: int) -> list[Verdict]:

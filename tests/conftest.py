@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 from torch import Tensor
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -39,3 +46,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the photos are not at {folder}")
     return folder
+
+
+@cache
+def _face() -> Image.Image:
+    return Image.fromarray(data.astronaut()).crop((140, 20, 310, 190))
+
+
+@cache
+def _group() -> Image.Image:
+    path = resources.files("insightface") / "data" / "images" / "t1.jpg"
+    return Image.open(io.BytesIO(path.read_bytes())).convert("RGB").resize((320, 222))
+
+
+@pytest.fixture
+def photo() -> Callable[..., bytes]:
+    """Encoded photos of a face: each number is another picture, ``group`` one of six people."""
+
+    def make(number: int = 0, format: str = "JPEG", *, group: bool = False, **options: Any) -> bytes:
+        picture = _group() if group else _face().crop((number % 9, number // 9, 160 + number % 9, 160 + number // 9))
+        buffer = io.BytesIO()
+        picture.save(buffer, format, **options)
+        return buffer.getvalue()
+
+    return make

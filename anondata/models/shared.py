@@ -26,3 +26,12 @@ def network(name: str, device: torch.device | str = "cpu") -> Network:
 def _load(name: str, device: str, threads: int, process: int) -> Network:
     """``threads`` and ``process`` are part of the key: a session keeps its threads, and none survives a fork."""
     return load_network(name, device=device)
+
+
+def _free_lock() -> None:
+    """In a forked child: had another thread of the parent held the lock, it would stay locked for ever."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_lock)

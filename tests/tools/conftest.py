@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from skimage import data
 
 from anondata.tools import cli
 
@@ -56,30 +51,6 @@ def anondata(capsys: pytest.CaptureFixture[str]) -> Command:
         return Result(code, shown.out, shown.err)
 
     return run
-
-
-@cache
-def _face() -> Image.Image:
-    return Image.fromarray(data.astronaut()).crop((140, 20, 310, 190))
-
-
-@cache
-def _group() -> Image.Image:
-    path = resources.files("insightface") / "data" / "images" / "t1.jpg"
-    return Image.open(io.BytesIO(path.read_bytes())).convert("RGB").resize((320, 222))
-
-
-@pytest.fixture
-def photo() -> Callable[..., bytes]:
-    """Encoded photos of a face: each number is another picture, ``group`` one of six people."""
-
-    def make(number: int = 0, format: str = "JPEG", *, group: bool = False, **options: Any) -> bytes:
-        picture = _group() if group else _face().crop((number % 9, number // 9, 160 + number % 9, 160 + number // 9))
-        buffer = io.BytesIO()
-        picture.save(buffer, format, **options)
-        return buffer.getvalue()
-
-    return make
 
 
 @pytest.fixture

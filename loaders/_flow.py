@@ -1,0 +1,205 @@
+"""What every adapter does alike: micro-batches through the engine, and what stands in for a withheld sample."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+from anondata.anonymizer import Anonymizer, content_key
+from anondata.errors import PolicyError, WithheldError
+from anondata.loaders._reports import Reports
+from anondata.loaders._spares import Group, Spares, group_of
+from anondata.records import Outcome, Released, SampleRecord, Withheld
+from anondata.report import Report
+from anondata.samples import Sample, Schema
+
+log = logging.getLogger("anondata")
+
+OnWithheld = Literal["replace", "drop", "raise"]
+Row: TypeAlias = Mapping[str, Any] | Withheld
+"""A sample's fields, or why it could not even be read."""
+Read: TypeAlias = Callable[[Sequence[int]], list[Row]]
+T = TypeVar("T")
+
+BATCH_CPU, BATCH_CUDA = 4, 16
+HOPELESS = 64
+"""So many samples withheld and none released are no bad samples, but a wrong declaration or a broken source."""
+TRIES = 16
+"""How many others are anonymized to stand in for one sample before that is given up."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a consumer gets for one sample.
+
+    fields: of the sample that was released, or of the one that stands in; None when it was dropped.
+    reason, detail: why the sample itself was withheld; empty when it was released.
+    record: what was done to the sample itself.
+    """
+
+    fields: Mapping[str, Any] | None
+    reason: str = ""
+    detail: str = ""
+    record: SampleRecord = field(default_factory=SampleRecord)
+
+    @property
+    def note(self) -> str:
+        """``"released"``, ``"replaced: REASON"`` or ``"dropped: REASON"``."""
+        if not self.reason:
+            return "released"
+        return f"{'dropped' if self.fields is None else 'replaced'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How an adapter anonymizes: plain values that can be pickled, and that any number of processes may share.
+
+    schema: declares every field. on_withheld: what a consumer gets instead of a withheld sample: ``"replace"``
+        (another one of the same group that was released), ``"drop"`` (nothing) or ``"raise"`` (an error).
+    group: the name of a kept field, or a function of a sample's kept fields; samples of one group may stand in for
+        one another. None: all may. batch: samples that go through the engine together; None chooses by the device.
+
+    Raises:
+        PolicyError: an unknown ``on_withheld``, a group that is not kept, or a content type without rules.
+    """
+
+    anonymizer: Anonymizer
+    schema: Schema
+    on_withheld: OnWithheld = "replace"
+    group: Group = None
+    batch: int | None = None
+    reports: Reports = field(default_factory=Reports)
+
+    def __post_init__(self) -> None:
+        if self.on_withheld not in get_args(OnWithheld):
+            raise PolicyError(f"on_withheld is {self.on_withheld!r}; expected {', '.join(get_args(OnWithheld))}")
+        if isinstance(self.group, str) and self.group not in self.schema.kept():
+            raise PolicyError("group names a field that is not kept; only kept fields may be looked at")
+        if self.batch is not None and self.batch < 1:
+            raise PolicyError(f"batch is {self.batch}; expected at least 1")
+        self.schema.check_content_types(self.anonymizer.policy.content)
+
+    @property
+    def size(self) -> int:
+        """How many samples go through the engine together."""
+        return self.batch or (BATCH_CUDA if self.anonymizer.device.type == "cuda" else BATCH_CPU)
+
+    @property
+    def report(self) -> Report:
+        """What was done so far, by all processes."""
+        return self.reports.total(self.anonymizer.report([]))
+
+    def key(self, row: Mapping[str, Any], schema: Schema | None = None) -> str:
+        """What randomness is drawn from: a digest of the content, so that neither order nor place matters."""
+        parts = [f"{name} {content_key(row.get(name))}" for name in sorted((schema or self.schema).content())]
+        return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+
+    def outcomes(self, rows: Sequence[Row], schema: Schema | None = None) -> list[Outcome]:
+        """One outcome for each row, in order, in micro-batches. Counts nothing.
+
+        schema: of these rows, where samples of one stream have different fields.
+        """
+        chosen, out = schema or self.schema, list[Outcome]()
+        for start in range(0, len(rows), self.size):
+            part = rows[start : start + self.size]
+            samples = [Sample(self.key(row, chosen), row) for row in part if not isinstance(row, Withheld)]
+            done = iter(self.anonymizer.run(samples, chosen) if samples else [])
+            out += [row if isinstance(row, Withheld) else next(done) for row in part]
+        return out
+
+    def settle(self, rows: Sequence[Row], spares: Spares, schema: Schema | None = None) -> list[Settled]:
+        """What the consumer gets for each row of a stream, in order; ``spares`` takes and gives stand-ins.
+
+        Raises:
+            WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was ever released.
+        """
+        outcomes, settled = self.outcomes(rows, schema), list[Settled]()
+        for row, outcome in zip(rows, outcomes, strict=True):
+            group = self._group(row)
+            if isinstance(outcome, Released):
+                settled.append(Settled(outcome.sample.fields, record=outcome.record))
+                if self.on_withheld == "replace":
+                    spares.offer(group, outcome.sample.fields)
+            else:
+                stand_in = spares.choose(group, self._draw(outcome)) if self.on_withheld == "replace" else None
+                settled.append(Settled(stand_in, outcome.reason, outcome.detail, outcome.record))
+        self.count(outcomes, settled)
+        return settled
+
+    def stream(
+        self, samples: Iterable[T], read: Callable[[T], Row], spares: Spares | None = None
+    ) -> Iterator[tuple[T, Settled]]:
+        """Settles a stream in micro-batches; no more than one of them is held at a time."""
+        left, pool = iter(samples), spares or Spares()
+        while batch := list(islice(left, self.size)):
+            yield from zip(batch, self.settle([read(sample) for sample in batch], pool), strict=True)
+
+    def fetch(
+        self, indices: Sequence[int], read: Read, candidates: Callable[[Hashable], Sequence[int]]
+    ) -> list[Settled]:
+        """What the consumer gets for some samples of a dataset with an index.
+
+        read: the rows of some indices. candidates: the indices of a group (None: of all). Which one stands in for
+        a withheld sample depends on that and the run key, not on what was asked for before.
+
+        Raises:
+            WithheldError: a sample was withheld and ``on_withheld`` says so, or no other can stand in.
+        """
+        rows = read(indices)
+        outcomes, settled = self.outcomes(rows), list[Settled]()
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if isinstance(outcome, Released):
+                settled.append(Settled(outcome.sample.fields, record=outcome.record))
+            else:
+                others = candidates(self._group(row)) if self.on_withheld == "replace" else ()
+                stand_in = self._stand_in(outcome, others, read) if self.on_withheld == "replace" else None
+                settled.append(Settled(stand_in, outcome.reason, outcome.detail, outcome.record))
+        self.count(outcomes, settled)
+        return settled
+
+    def _stand_in(self, withheld: Withheld, others: Sequence[int], read: Read) -> Mapping[str, Any]:
+        tries = TRIES if len(others) else 0
+        for attempt in range(tries):
+            [outcome] = self.outcomes(read([others[self._draw(withheld, attempt) % len(others)]]))
+            if isinstance(outcome, Released):
+                return outcome.sample.fields
+        raise WithheldError(
+            f"a sample was withheld ({withheld.reason}), and none of {tries} that may stand in for it was released. "
+            f"It was withheld because: {withheld.detail}"
+        )
+
+    def _draw(self, withheld: Withheld, attempt: int = 0) -> int:
+        return self.anonymizer.draw("stand-in", withheld.key, attempt)
+
+    def _group(self, row: Row) -> Hashable:
+        if isinstance(row, Withheld):
+            return None
+        return group_of(self.group, {name: row[name] for name in self.schema.kept() if name in row})
+
+    def count(self, outcomes: Sequence[Outcome], settled: Sequence[Settled]) -> None:
+        """Adds samples, and what consumers get for them, to the report.
+
+        Raises:
+            WithheldError: one was withheld and ``on_withheld`` is ``"raise"``, or :data:`HOPELESS` were and no other
+                was released.
+        """
+        missing = [s for s in settled if s.reason]
+        if not outcomes:
+            return
+        report = self.anonymizer.report(outcomes)
+        if missing and self.on_withheld != "raise":
+            dropped = sum(s.fields is None for s in missing)
+            report = report.with_instead(replaced=len(missing) - dropped, dropped=dropped)
+        total = self.reports.add(report)
+        if not missing:
+            return
+        if total.seen - total.released == len(missing):
+            log.warning("a sample was withheld (%s); more are only counted, in the report", missing[0].reason)
+        if self.on_withheld == "raise":
+            raise WithheldError(f"a sample was withheld ({missing[0].reason}): {missing[0].detail}")
+        if not total.released and total.seen >= HOPELESS:
+            raise WithheldError(f"the first {total.seen} samples were all withheld, the last: {missing[-1].detail}")
