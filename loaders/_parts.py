@@ -1,0 +1,242 @@
+"""An output place whose parts are there whole or not at all, so that a run that was killed goes on where it was.
+
+::
+
+    OUT/shard-0001.tar ...                  parts, in place only when they are whole and scanned
+    OUT/report.json, index.json ...         written at the end of a run
+    OUT/.anondata/run.json                  what all runs into this place must share
+    OUT/.anondata/parts/shard-0001.tar.json what is known of a part; written after it
+    OUT/.anondata/tmp/                      parts in the making, of a local place
+
+A part counts as done when it is there as its record says. A kill between the two costs one part's work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from anondata.errors import OutputError, ReportError
+from anondata.loaders._retry import with_retries
+from anondata.report import Report, from_json
+
+FORMAT = "anondata.parts/1"
+WORK_FOLDER = ".anondata"
+
+# An object is there when its upload is complete; elsewhere a file shows while it grows, and is renamed into place.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "hf", "memory"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a part. version: of what it was made from. facts: numbers about it, such as its samples."""
+
+    name: str
+    version: str
+    size: int
+    sha256: str
+    report: Report
+    facts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Parts:
+    """A folder or URL of parts.
+
+    One run at a time where the place is local; elsewhere two runs would do the same work twice, with the same result.
+    Copies by pickle work on the same place and hold no lock.
+
+    Args:
+        out: a local folder or a URL that fsspec can write.
+        setting: words that must agree between runs into this place: policy, keys, fields.
+
+    Raises:
+        OutputError: on entering: the place was written with another setting, another run is writing into it, or it
+            cannot be written.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], *, setting: Mapping[str, str]) -> None:
+        self.out, self.setting = os.fspath(out), dict(setting)
+        self.fs, root = fsspec.core.url_to_fs(self.out)
+        self.root = root.rstrip("/")
+        protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
+        self.local = bool(protocols & {"file", "local"})
+        self._whole = bool(protocols & _OBJECT_STORES)
+        self._lock: FileLock | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_parts, (self.out, self.setting))
+
+    def __enter__(self) -> Parts:
+        try:
+            if self.local:
+                Path(self.root, WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+                self._lock = FileLock(Path(self.root, WORK_FOLDER, "lock"), blocking=False)
+                self._lock.acquire()
+                shutil.rmtree(Path(self.root, WORK_FOLDER, "tmp"), ignore_errors=True)  # of a run that was killed
+            self._check_setting()
+        except Timeout:
+            raise OutputError("another run is writing into this place; wait for it, or choose another") from None
+        except OutputError:
+            raise
+        except Exception as error:  # storages raise what they like; its text would name the place
+            raise OutputError(f"the output place cannot be used: {_words(error)}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            shutil.rmtree(Path(self.root, WORK_FOLDER, "tmp"), ignore_errors=True)
+            self._lock.release()
+
+    def _check_setting(self) -> None:
+        told = self.read(f"{WORK_FOLDER}/run.json")
+        body = {"format": FORMAT, **self.setting}
+        if told is None:
+            self.write(f"{WORK_FOLDER}/run.json", json.dumps(body, sort_keys=True, indent=2).encode() + b"\n")
+            return
+        try:
+            before = json.loads(told)
+        except ValueError as error:
+            raise OutputError("the output place's run.json is damaged; choose another place") from error
+        changed = sorted(k for k in {*before, *body} if before.get(k) != body.get(k))
+        if changed:
+            raise OutputError(
+                f"the output place was written with another {', '.join(changed)}; choose another place, or empty it"
+            )
+
+    def temporary(self) -> Path:
+        """A fresh local folder for parts in the making; the caller removes it. Nothing raw belongs there."""
+        if not self.local:
+            return Path(tempfile.mkdtemp(prefix="anondata-"))
+        above = Path(self.root, WORK_FOLDER, "tmp")
+        above.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=above))
+
+    def find(self, name: str, version: str | None = None) -> Part | None:
+        """The part of a name, if it is there as its record says, and was made from that version.
+
+        A local part's bytes are read again; of a remote one its size is compared.
+        """
+        told = self.read(_record(name))
+        try:
+            data = json.loads(told) if told else None
+            part = Part(**{**data, "report": from_json(json.dumps(data["report"]))}) if data else None
+        except (ValueError, TypeError, KeyError, ReportError):
+            return None  # a damaged record: the part is done again
+        if part is None or part.name != name or (version is not None and part.version != version):
+            return None
+        return part if self._is_whole(part) else None
+
+    def _is_whole(self, part: Part) -> bool:
+        try:
+            if self.local:
+                with open(self._place(part.name), "rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
+            return int(with_retries(lambda: self.fs.info(self._place(part.name)))["size"]) == part.size
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # storages raise what they like
+            raise OutputError(f"a part cannot be read back: {_words(error)}") from error
+
+    def commit(
+        self, made: Path, name: str, *, version: str, report: Report, facts: Mapping[str, int] | None = None
+    ) -> Part:
+        """Puts a finished local file into place under a name, then its record. The local file is gone afterwards.
+
+        Raises: OutputError.
+        """
+        with open(made, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        part = Part(name, version, made.stat().st_size, digest, report, dict(facts or {}))
+        self._put(made, name)
+        body = {**asdict(part), "report": json.loads(report.to_json())}
+        self.write(_record(name), json.dumps(body, sort_keys=True).encode() + b"\n")
+        return part
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a small file whole or not at all. Raises: OutputError."""
+        folder = self.temporary()
+        try:
+            (folder / "file").write_bytes(data)
+            self._put(folder / "file", name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read(self, name: str) -> bytes | None:
+        """A small file's bytes; None where there is none. Raises: OutputError."""
+        try:
+            data: bytes = with_retries(lambda: self.fs.cat_file(self._place(name)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # storages raise what they like
+            raise OutputError(f"the output place cannot be read: {_words(error)}") from error
+        return data
+
+    def strangers(self, known: Iterable[str]) -> Iterator[str]:
+        """Names of files in the place that are none of the known ones, nor of the work folder."""
+        expected = set(known)
+        try:
+            places = with_retries(lambda: self.fs.find(self.root, withdirs=False))
+        except FileNotFoundError:
+            return
+        for place in places:
+            name = place.removeprefix(self.root).lstrip("/")
+            if name not in expected and not name.startswith(f"{WORK_FOLDER}/"):
+                yield name
+
+    def _place(self, name: str) -> str:
+        if ".." in name.split("/") or name.startswith("/"):
+            raise OutputError("a part's name leads out of the output place")
+        return f"{self.root}/{name}"
+
+    def _put(self, made: Path, name: str) -> None:
+        target = self._place(name)
+        try:
+            if self.local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(made, target)
+                return
+            with_retries(lambda: self._upload(made, target))
+            made.unlink(missing_ok=True)
+        except OutputError:
+            raise
+        except Exception as error:  # storages raise what they like; its text would name the place
+            raise OutputError(f"a part cannot be written: {_words(error)}") from error
+
+    def _upload(self, made: Path, target: str) -> None:
+        where = target if self._whole else f"{target.rpartition('/')[0]}/.{secrets.token_hex(8)}.part"
+        if not self._whole:
+            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self.fs.put_file(str(made), where)
+        self.fs.invalidate_cache()
+        if int(self.fs.info(where)["size"]) != made.stat().st_size:
+            raise OSError("the storage holds fewer bytes than were sent")
+        if where != target:
+            self.fs.mv(where, target)
+
+
+def _record(name: str) -> str:
+    return f"{WORK_FOLDER}/parts/{name}.json"
+
+
+def _parts(out: str, setting: Mapping[str, str]) -> Parts:
+    return Parts(out, setting=setting)
+
+
+def _words(error: Exception) -> str:
+    """What can be said of a storage's error: its text could hold names."""
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

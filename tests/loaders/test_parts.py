@@ -1,0 +1,140 @@
+"""Parts are there whole or not at all, and a later run knows which are."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from anondata.errors import OutputError
+from anondata.loaders._parts import Parts
+from anondata.policy import load_policy
+from anondata.report import Report, empty_report
+
+SETTING = {"policy": "a", "key": "b"}
+
+
+@pytest.fixture(params=["local", "memory"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A local folder, and a storage that knows whole objects only."""
+    if request.param == "local":
+        yield str(tmp_path / "out")
+        return
+    name = f"memory://{secrets.token_hex(4)}"
+    yield name
+    fsspec.filesystem("memory").rm(name, recursive=True)
+
+
+@pytest.fixture
+def report() -> Report:
+    return empty_report(load_policy("faces")).with_instead(dropped=2)
+
+
+def made(parts: Parts, data: bytes) -> Path:
+    path = parts.temporary() / "part"
+    path.write_bytes(data)
+    return path
+
+
+def test_a_part_is_found_again_with_its_record(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        part = parts.commit(made(parts, b"x" * 99), "a/0.tar", version="v", report=report, facts={"samples": 3})
+    with Parts(out, setting=SETTING) as again:
+        assert again.find("a/0.tar", "v") == part
+        assert part.facts == {"samples": 3}
+        assert part.report == report
+        assert again.fs.cat_file(f"{again.root}/a/0.tar") == b"x" * 99
+
+
+def test_a_part_of_another_version_is_not_done(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        parts.commit(made(parts, b"x"), "0.tar", version="v", report=report)
+        assert parts.find("0.tar", "w") is None
+        assert parts.find("1.tar", "v") is None
+
+
+def test_a_part_that_is_gone_or_was_cut_is_not_done(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        parts.commit(made(parts, b"whole"), "0.tar", version="v", report=report)
+        parts.fs.pipe_file(f"{parts.root}/0.tar", b"who")
+        assert parts.find("0.tar") is None
+        parts.fs.rm(f"{parts.root}/0.tar")
+        assert parts.find("0.tar") is None
+
+
+def test_a_local_part_with_one_changed_byte_is_not_done(tmp_path: Path, report: Report) -> None:
+    with Parts(tmp_path, setting=SETTING) as parts:
+        parts.commit(made(parts, b"whole"), "0.tar", version="v", report=report)
+        (tmp_path / "0.tar").write_bytes(b"whale")
+        assert parts.find("0.tar") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"name": "0.tar"}', b"\xff\xfe"])
+def test_a_part_with_a_damaged_record_is_not_done(out: str, report: Report, damage: bytes) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        parts.commit(made(parts, b"whole"), "0.tar", version="v", report=report)
+        parts.fs.pipe_file(f"{parts.root}/.anondata/parts/0.tar.json", damage)
+        assert parts.find("0.tar") is None
+
+
+def test_another_setting_is_refused_by_its_name_alone(out: str) -> None:
+    with Parts(out, setting=SETTING):
+        pass
+    with pytest.raises(OutputError, match="written with another key;") as error, Parts(out, setting={"policy": "a"}):
+        pass
+    assert out not in str(error.value)
+
+
+def test_two_runs_into_one_local_place_are_refused(tmp_path: Path) -> None:
+    with (
+        Parts(tmp_path, setting=SETTING),
+        pytest.raises(OutputError, match="another run"),
+        Parts(tmp_path, setting=SETTING),
+    ):
+        pass
+
+
+def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
+    with Parts(tmp_path, setting=SETTING) as parts:
+        left = made(parts, b"half")
+        pickle.loads(pickle.dumps(parts))
+    assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".anondata"]
+
+
+def test_a_copy_writes_to_the_same_place(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        copy = pickle.loads(pickle.dumps(parts))
+        copy.commit(made(copy, b"x"), "0.tar", version="v", report=report)
+        assert parts.find("0.tar", "v") is not None
+
+
+def test_files_that_nobody_knows_are_told(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        parts.commit(made(parts, b"x"), "0.tar", version="v", report=report)
+        parts.fs.pipe_file(f"{parts.root}/raw.jpg", b"raw")
+        assert list(parts.strangers(["0.tar"])) == ["raw.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../x.tar", "a/../../x.tar", "/x.tar"])
+def test_no_name_leads_out_of_the_place(tmp_path: Path, report: Report, name: str) -> None:
+    with (
+        Parts(tmp_path / "out", setting=SETTING) as parts,
+        pytest.raises(OutputError, match="leads out"),
+    ):
+        parts.commit(made(parts, b"x"), name, version="v", report=report)
+
+
+def test_a_place_that_cannot_be_written_says_so() -> None:
+    with pytest.raises(OutputError, match="cannot be used"), Parts("/proc/anondata", setting=SETTING):
+        pass
+
+
+def test_a_place_that_is_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be used"), Parts(tmp_path / "file", setting=SETTING):
+        pass
