@@ -123,6 +123,10 @@ class Anonymizer:
         """A random number, at least 0 and below 2^63, that depends on the run key and the parts alone."""
         return self._run_key.seed("draw", *parts)
 
+    def name(self, *parts: str | int) -> str:
+        """32 hexadecimal digits that stand for the parts without telling them, by the run key."""
+        return self._run_key.name(*parts)
+
     def report(self, outcomes: Sequence[Outcome]) -> Report:
         """The report of some outcomes; reports add up."""
         return report_of(self.policy, outcomes, self.galleries)

@@ -14,9 +14,11 @@
     ├── MissingExtraError      (ImportError)   an optional package is not installed
     ├── DeviceError            (RuntimeError)  a device that cannot be used in this process
     ├── WithheldError          (RuntimeError)  a sample was withheld and nobody said what to give instead
+    ├── RefusedError           (AttributeError) an operation that would reach originals, or could not be checked
     ├── LeakError              (RuntimeError)  something of an original was found in what was written
     ├── GalleryError           (ValueError)    a gallery that cannot be read, changed or used as asked
     ├── CalibrationError       (ValueError)    labelled faces that cannot support a threshold
+    ├── ShardsError            (ValueError)    shards that cannot be anonymized as asked: none there, or damaged
     ├── AuditError             (ValueError)    photos that cannot be audited: nothing to pair or to compare
     └── ReportError            (ValueError)    reports that cannot be merged or read
 
@@ -86,6 +88,10 @@ class WithheldError(AnondataError, RuntimeError):
     """A sample was withheld, and policy or loader say ``raise``, or there is nothing to give instead of it."""
 
 
+class RefusedError(AnondataError, AttributeError):
+    """An operation that would reach originals, or whose result could not be checked; the message names another."""
+
+
 class LeakError(AnondataError, RuntimeError):
     """Something of an original was found in what was written; what was written must not be given away."""
 
@@ -96,6 +102,10 @@ class GalleryError(AnondataError, ValueError):
 
 class CalibrationError(AnondataError, ValueError):
     """Labelled faces that cannot support a threshold at the false-accept rate that was asked for."""
+
+
+class ShardsError(AnondataError, ValueError):
+    """Shards that cannot be anonymized as asked: none there, two of one name, damaged, or no worker finishes one."""
 
 
 class AuditError(AnondataError, ValueError):

@@ -20,8 +20,9 @@ from anondata.samples import Sample, Schema
 log = logging.getLogger("anondata")
 
 OnWithheld = Literal["replace", "drop", "raise"]
-Row: TypeAlias = Mapping[str, Any] | Withheld
-"""A sample's fields, or why it could not even be read."""
+
+Row: TypeAlias = Mapping[str, Any] | Sample | Withheld
+"""A sample's fields, a sample whose adapter chose the key, or why it could not even be read."""
 Read: TypeAlias = Callable[[Sequence[int]], list[Row]]
 T = TypeVar("T")
 
@@ -106,10 +107,13 @@ class Flow:
         chosen, out = schema or self.schema, list[Outcome]()
         for start in range(0, len(rows), self.size):
             part = rows[start : start + self.size]
-            samples = [Sample(self.key(row, chosen), row) for row in part if not isinstance(row, Withheld)]
+            samples = [self._sample(row, chosen) for row in part if not isinstance(row, Withheld)]
             done = iter(self.anonymizer.run(samples, chosen) if samples else [])
             out += [row if isinstance(row, Withheld) else next(done) for row in part]
         return out
+
+    def _sample(self, row: Mapping[str, Any] | Sample, schema: Schema) -> Sample:
+        return row if isinstance(row, Sample) else Sample(self.key(row, schema), row)
 
     def settle(self, rows: Sequence[Row], spares: Spares, schema: Schema | None = None) -> list[Settled]:
         """What the consumer gets for each row of a stream, in order; ``spares`` takes and gives stand-ins.
@@ -117,7 +121,11 @@ class Flow:
         Raises:
             WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was ever released.
         """
-        outcomes, settled = self.outcomes(rows, schema), list[Settled]()
+        return self.settle_outcomes(rows, self.outcomes(rows, schema), spares)
+
+    def settle_outcomes(self, rows: Sequence[Row], outcomes: Sequence[Outcome], spares: Spares) -> list[Settled]:
+        """The second half of :meth:`settle`, for outcomes that were made elsewhere, as in another thread."""
+        settled = list[Settled]()
         for row, outcome in zip(rows, outcomes, strict=True):
             group = self._group(row)
             if isinstance(outcome, Released):
@@ -139,23 +147,40 @@ class Flow:
             yield from zip(batch, self.settle([read(sample) for sample in batch], pool), strict=True)
 
     def fetch(
-        self, indices: Sequence[int], read: Read, candidates: Callable[[Hashable], Sequence[int]]
+        self,
+        indices: Sequence[int],
+        read: Read,
+        candidates: Callable[[Hashable], Sequence[int]],
+        groups: Sequence[Hashable] | None = None,
     ) -> list[Settled]:
         """What the consumer gets for some samples of a dataset with an index.
 
         read: the rows of some indices. candidates: the indices of a group (None: of all). Which one stands in for
-        a withheld sample depends on that and the run key, not on what was asked for before.
+        a withheld sample depends on that and the run key, not on what was asked for before. groups: of the samples
+        asked for, where they are known without looking at kept fields.
 
         Raises:
             WithheldError: a sample was withheld and ``on_withheld`` says so, or no other can stand in.
         """
         rows = read(indices)
-        outcomes, settled = self.outcomes(rows), list[Settled]()
-        for row, outcome in zip(rows, outcomes, strict=True):
+        return self.fetch_outcomes(rows, self.outcomes(rows), read, candidates, groups)
+
+    def fetch_outcomes(
+        self,
+        rows: Sequence[Row],
+        outcomes: Sequence[Outcome],
+        read: Read,
+        candidates: Callable[[Hashable], Sequence[int]],
+        groups: Sequence[Hashable] | None = None,
+    ) -> list[Settled]:
+        """The second half of :meth:`fetch`, for outcomes that were made elsewhere, as in another thread."""
+        settled = list[Settled]()
+        for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
             if isinstance(outcome, Released):
                 settled.append(Settled(outcome.sample.fields, record=outcome.record))
             else:
-                others = candidates(self._group(row)) if self.on_withheld == "replace" else ()
+                group = self._group(row) if groups is None else groups[i]
+                others = candidates(group) if self.on_withheld == "replace" else ()
                 stand_in = self._stand_in(outcome, others, read) if self.on_withheld == "replace" else None
                 settled.append(Settled(stand_in, outcome.reason, outcome.detail, outcome.record))
         self.count(outcomes, settled)
@@ -178,7 +203,8 @@ class Flow:
     def _group(self, row: Row) -> Hashable:
         if isinstance(row, Withheld):
             return None
-        return group_of(self.group, {name: row[name] for name in self.schema.kept() if name in row})
+        fields = row.fields if isinstance(row, Sample) else row
+        return group_of(self.group, {name: fields[name] for name in self.schema.kept() if name in fields})
 
     def count(self, outcomes: Sequence[Outcome], settled: Sequence[Settled]) -> None:
         """Adds samples, and what consumers get for them, to the report.

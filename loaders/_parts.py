@@ -105,17 +105,34 @@ class Parts:
         told = self.read(f"{WORK_FOLDER}/run.json")
         body = {"format": FORMAT, **self.setting}
         if told is None:
-            self.write(f"{WORK_FOLDER}/run.json", json.dumps(body, sort_keys=True, indent=2).encode() + b"\n")
+            self._write_setting()
             return
         try:
             before = json.loads(told)
         except ValueError as error:
             raise OutputError("the output place's run.json is damaged; choose another place") from error
         changed = sorted(k for k in {*before, *body} if before.get(k) != body.get(k))
-        if changed:
+        if changed and self.recorded():
             raise OutputError(
                 f"the output place was written with another {', '.join(changed)}; choose another place, or empty it"
             )
+        if changed:  # a run that stopped before its first part, such as one that forgot to declare a field
+            self._write_setting()
+
+    def _write_setting(self) -> None:
+        body = {"format": FORMAT, **self.setting}
+        self.write(f"{WORK_FOLDER}/run.json", json.dumps(body, sort_keys=True, indent=2).encode() + b"\n")
+
+    def recorded(self) -> set[str]:
+        """Names of the parts that were put in place, whether they are still there or not. Raises: OutputError."""
+        folder = self._place(f"{WORK_FOLDER}/parts")
+        try:
+            places = with_retries(lambda: self.fs.find(folder))
+        except FileNotFoundError:
+            return set()
+        except Exception as error:  # storages raise what they like
+            raise OutputError(f"the output place cannot be read: {_words(error)}") from error
+        return {place.removeprefix(folder).lstrip("/").removesuffix(".json") for place in places}
 
     def temporary(self) -> Path:
         """A fresh local folder for parts in the making; the caller removes it. Nothing raw belongs there."""
@@ -238,5 +255,6 @@ def _parts(out: str, setting: Mapping[str, str]) -> Parts:
 
 
 def _words(error: Exception) -> str:
-    """What can be said of a storage's error: its text could hold names."""
-    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
+    """What can be said of a storage's error. Its text could hold names, so only the system's own words are taken."""
+    system = isinstance(error, OSError) and error.errno and error.strerror == os.strerror(error.errno)
+    return str(error.strerror) if system and isinstance(error, OSError) else type(error).__name__

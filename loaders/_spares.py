@@ -36,8 +36,8 @@ class Spares:
             self._held.popleft()
 
     def choose(self, group: Hashable, number: int) -> Mapping[str, Any] | None:
-        """The sample of a group that a number stands for; None where there is none."""
-        members = [fields for own, fields, _ in self._held if own == group]
+        """The sample of a group (None: of any) that a number stands for; None where there is none."""
+        members = [fields for own, fields, _ in self._held if group is None or own == group]
         return members[number % len(members)] if members else None
 
 

@@ -52,7 +52,9 @@ def test_a_part_is_found_again_with_its_record(out: str, report: Report) -> None
 
 def test_a_part_of_another_version_is_not_done(out: str, report: Report) -> None:
     with Parts(out, setting=SETTING) as parts:
+        assert parts.recorded() == set()
         parts.commit(made(parts, b"x"), "0.tar", version="v", report=report)
+        assert parts.recorded() == {"0.tar"}
         assert parts.find("0.tar", "w") is None
         assert parts.find("1.tar", "v") is None
 
@@ -81,12 +83,19 @@ def test_a_part_with_a_damaged_record_is_not_done(out: str, report: Report, dama
         assert parts.find("0.tar") is None
 
 
-def test_another_setting_is_refused_by_its_name_alone(out: str) -> None:
-    with Parts(out, setting=SETTING):
-        pass
+def test_another_setting_is_refused_by_its_name_alone(out: str, report: Report) -> None:
+    with Parts(out, setting=SETTING) as parts:
+        parts.commit(made(parts, b"x"), "0.tar", version="v", report=report)
     with pytest.raises(OutputError, match="written with another key;") as error, Parts(out, setting={"policy": "a"}):
         pass
     assert out not in str(error.value)
+
+
+def test_another_setting_is_taken_where_no_part_was_made_yet(out: str) -> None:
+    with Parts(out, setting=SETTING):
+        pass
+    with Parts(out, setting={"policy": "a"}) as parts:
+        assert b'"policy": "a"' in (parts.read(".anondata/run.json") or b"")
 
 
 def test_two_runs_into_one_local_place_are_refused(tmp_path: Path) -> None:

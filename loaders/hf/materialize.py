@@ -1,0 +1,295 @@
+"""Anonymized parquet files, each scanned for originals before it is put in place.
+
+::
+
+    OUT/data/train-00000-of-00003.parquet   as `datasets.load_dataset(OUT)` finds them
+    OUT/report.json                         numbers of all files, when the run has come to its end
+    OUT/.anondata/                          what is done, so that the same call goes on after a crash
+
+`datasets` only ever maps over row numbers here: neither its tables, nor its caches, nor what it writes about them
+hold anything of the source but the types of the declared columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features
+from datasets.utils import tqdm
+
+from anondata.errors import OutputError, PolicyError
+from anondata.loaders._flow import Flow, OnWithheld, Row
+from anondata.loaders._parts import Part, Parts
+from anondata.loaders._reports import Reports
+from anondata.loaders.hf._pool import run_over
+from anondata.loaders.hf.layout import NOTE
+from anondata.loaders.hf.source import ROW, Source, Stored, row_table
+from anondata.loaders.leaks import Traces
+from anondata.records import Outcome, Released
+from anondata.report import Report
+from anondata.samples import Sample, Schema
+
+if TYPE_CHECKING:
+    from anondata.loaders.hf.view import AnonymizedDataset
+
+REPORT = "report.json"
+FILE_BYTES = 256 << 20
+"""About how large the files are, where nobody says how many rows go into one."""
+HELD = 32  # rows in memory, before they are written
+LOOKS = 16  # rows that tell how large rows are
+
+
+def materialize(
+    views: Mapping[str, AnonymizedDataset],
+    folder: str | os.PathLike[str],
+    *,
+    on_withheld: OnWithheld = "drop",
+    num_proc: int = 1,
+    rows_per_file: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> DatasetDict:
+    """Writes the rows of views as parquet files, and loads them. A transform or format of a view does not count.
+
+    The same call goes on where one was stopped or killed. Types of columns are kept, with the names of classes: where
+    they are names of people, drop the label. Files hold images themselves, never a path.
+
+    on_withheld: ``"drop"`` leaves withheld rows out, ``"replace"`` writes others instead, and a column ``"anondata"``
+        that says so, ``"raise"`` stops. num_proc: processes, each with networks of its own; a script must then call
+        this below ``if __name__ == "__main__":``. rows_per_file: None makes files of about 256 MiB of originals.
+    cache_dir: where `datasets` puts the Arrow copy, of anonymized rows, that it reads; by default its own cache.
+
+    Raises:
+        LeakError: something of an original was found in a file, which is not put in place.
+        WithheldError: a row was withheld and ``on_withheld`` says so, or a file's rows were all withheld.
+        OutputError: the folder cannot be written, or was written from other rows or with another setting.
+    """
+    splits = _splits_of(views, on_withheld, num_proc, rows_per_file)
+    done = _write(splits, folder, on_withheld, num_proc)
+    return DatasetDict({split.name: _load(split, done, folder, cache_dir) for split in splits})
+
+
+def write(
+    views: Mapping[str, AnonymizedDataset],
+    folder: str | os.PathLike[str],
+    *,
+    on_withheld: OnWithheld = "drop",
+    num_proc: int = 1,
+    rows_per_file: int | None = None,
+) -> Report:
+    """What :func:`materialize` does, without loading the files; returns the report of all of them."""
+    splits = _splits_of(views, on_withheld, num_proc, rows_per_file)
+    return _report(splits, _write(splits, folder, on_withheld, num_proc))
+
+
+def _splits_of(
+    views: Mapping[str, AnonymizedDataset], on_withheld: OnWithheld, num_proc: int, rows_per_file: int | None
+) -> list[_Split]:
+    if on_withheld not in get_args(OnWithheld):
+        raise PolicyError(f"on_withheld is {on_withheld!r}; expected {', '.join(get_args(OnWithheld))}")
+    if num_proc < 1 or (rows_per_file is not None and rows_per_file < 1):
+        raise PolicyError(f"num_proc is {num_proc} and rows_per_file {rows_per_file}; expected at least 1")
+    splits = [_split_of(name, view, on_withheld, rows_per_file) for name, view in views.items()]
+    if not splits:
+        raise PolicyError("there is no split to write; give a dataset with at least one")
+    return splits
+
+
+def _write(
+    splits: Sequence[_Split], folder: str | os.PathLike[str], on_withheld: OnWithheld, num_proc: int
+) -> dict[str, Part]:
+    """Writes what is not there; returns what is, by name."""
+    files = {file.name: file for split in splits for file in split.files()}
+    parts = Parts(folder, setting=_setting(splits[0].source.flow, on_withheld, splits))
+    with parts:
+        if any(name.startswith("data/") and name not in files for name in parts.strangers(files)):
+            raise OutputError("the folder's data/ holds files that this would not write; choose another folder")
+        job = _Job(parts, on_withheld, {split.name: split for split in splits})
+        done = {name: part for name, file in files.items() if (part := job.find(file))}
+        todo = [file for name, file in files.items() if name not in done]
+        for part in _run(job, todo, num_proc):
+            done[part.name] = part
+        parts.write(REPORT, _report(splits, done).to_json().encode())
+    return done
+
+
+def _report(splits: Sequence[_Split], done: Mapping[str, Part]) -> Report:
+    empty = splits[0].source.flow.anonymizer.report([])
+    return sum((done[file.name].report for split in splits for file in split.files()), empty)
+
+
+def _load(
+    split: _Split, done: Mapping[str, Part], folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None
+) -> Dataset:
+    names = [file.name for file in split.files() if done[file.name].facts["samples"]]
+    if not names:  # which `datasets` would not load
+        return _no_rows(split)
+    cache = os.fspath(cache_dir) if cache_dir is not None else None
+    return Dataset.from_parquet([f"{os.fspath(folder)}/{name}" for name in names], split=split.name, cache_dir=cache)
+
+
+def _no_rows(split: _Split) -> Dataset:
+    return Dataset.from_dict({name: [] for name in split.columns}, features=split.features)
+
+
+def _run(job: _Job, todo: Sequence[_File], num_proc: int) -> Iterator[Part]:
+    if num_proc == 1 or len(todo) < 2:
+        yield from map(job, todo)  # with the progress of each, as `datasets` shows it
+        return
+    with tqdm(total=len(todo), unit="files", desc="Anonymizing") as bar:
+        for part in run_over(job, todo, processes=min(num_proc, len(todo))):
+            bar.update()
+            yield part
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that is to be written: which rows of which split."""
+
+    name: str
+    split: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The rows and columns of a view. columns: names that come out, with those of the source's layout."""
+
+    name: str
+    source: Source
+    numbers: Any
+    columns: Mapping[str, str]
+    features: Features
+    rows_per_file: int
+
+    def files(self) -> list[_File]:
+        starts = range(0, max(len(self.numbers), 1), self.rows_per_file)
+        names = (f"data/{self.name}-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts)))
+        return [
+            _File(name, self.name, start, min(start + self.rows_per_file, len(self.numbers)))
+            for name, start in zip(names, starts, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Writes one file after the other; it can be pickled."""
+
+    parts: Parts
+    on_withheld: OnWithheld
+    splits: Mapping[str, _Split]
+
+    def find(self, file: _File) -> Part | None:
+        """The file, if an earlier run wrote it from the same rows."""
+        return self.parts.find(file.name, self._version(file))
+
+    def _version(self, file: _File) -> str:
+        """Stands for a file's rows and columns, by the run key."""
+        split = self.splits[file.split]
+        rows = hashlib.sha256(np.asarray(split.numbers[file.start : file.stop], np.int64).tobytes()).hexdigest()
+        columns = json.dumps([sorted(split.columns.items()), str(split.features)])
+        return split.source.flow.anonymizer.name("rows", split.source.fingerprint, rows, columns)
+
+    def __call__(self, file: _File) -> Part:
+        """Anonymizes a file's rows, scans it and puts it in place. Whatever happens, nothing half is there."""
+        split, folder = self.splits[file.split], self.parts.temporary()
+        try:
+            traces = Traces()
+            flow = _traced(split.source.flow, self.on_withheld, Reports(folder / "report"), traces)
+            made = folder / "part.parquet"
+            rows = _written(split, file, flow, made)
+            traces.check_file(made)
+            return self.parts.commit(
+                made, file.name, version=self._version(file), report=flow.report, facts={"samples": rows}
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(split: _Split, file: _File, flow: Flow, made: Path) -> int:
+    """Writes the parquet file; returns its number of rows."""
+    numbers = split.numbers[file.start : file.stop]
+    table = _no_rows(split)
+    if len(numbers):
+        table = row_table(numbers).map(
+            Stored(split.source.with_flow(flow, pictures=False), split.columns),
+            batched=True,
+            batch_size=flow.size,
+            remove_columns=[ROW],
+            features=split.features,
+            cache_file_name=str(made.with_name("rows.arrow")),
+            load_from_cache_file=False,
+            writer_batch_size=max(HELD, flow.size),
+            new_fingerprint="anonymized",  # or the originals would be pickled, to hash them
+            desc="Anonymizing",
+        )
+    table.to_parquet(made)
+    return len(table)
+
+
+@dataclass(frozen=True)
+class _Traced(Flow):
+    """A flow that remembers what the originals were, also of those that stand in for others."""
+
+    traces: Traces | None = None
+
+    def outcomes(self, rows: Sequence[Row], schema: Schema | None = None) -> list[Outcome]:
+        out = super().outcomes(rows, schema)
+        names = (schema or self.schema).content()
+        for row, outcome in zip(rows, out, strict=True):
+            if self.traces is not None and isinstance(row, Sample):
+                originals = {name: row[name] for name in names if name in row.fields}
+                fields = outcome.sample.fields if isinstance(outcome, Released) else {}
+                released = {name: value for name, value in fields.items() if name in names}
+                kept = {name: value for name, value in fields.items() if name not in names}
+                self.traces.add(originals, outcome.record, released, kept)
+        return out
+
+
+def _traced(flow: Flow, on_withheld: OnWithheld, reports: Reports, traces: Traces) -> _Traced:
+    same = {part.name: getattr(flow, part.name) for part in fields(Flow)}
+    return _Traced(**{**same, "on_withheld": on_withheld, "reports": reports}, traces=traces)
+
+
+def _split_of(name: str, view: AnonymizedDataset, on_withheld: OnWithheld, rows_per_file: int | None) -> _Split:
+    if not re.fullmatch(r"\w+(\.\w+)*", name):
+        raise PolicyError("a split's name is no word, and `datasets` could not find its files; rename the split")
+    source, columns = view._source, {n: c for n, c in view._columns.items() if c != NOTE}
+    known = source.features(note=False)
+    features = Features({n: known[column] for n, column in columns.items()})
+    if on_withheld == "replace":
+        columns, features = {**columns, NOTE: NOTE}, source.with_note(features)
+    rows = rows_per_file or _rows_per_file(source, view._numbers)
+    return _Split(name, source, view._numbers, columns, features, rows)
+
+
+def _rows_per_file(source: Source, numbers: Sequence[int]) -> int:
+    """By the size of some rows: always the same ones, and rounded, so that a run that goes on plans as before."""
+    chosen = [numbers[i * len(numbers) // LOOKS] for i in range(LOOKS)] if len(numbers) else []
+    sizes = [size for number in dict.fromkeys(chosen) if (size := source.size_of(number))]
+    rows = FILE_BYTES * len(sizes) // sum(sizes) if sizes else 1
+    return int(2 ** max(0, rows.bit_length() - 1))
+
+
+def _setting(flow: Flow, on_withheld: OnWithheld, splits: Sequence[_Split]) -> dict[str, str]:
+    """What all runs into one folder must share. It tells nothing of the run key."""
+    group = flow.group
+    return {
+        "policy": flow.anonymizer.report([]).setting,
+        "key": flow.anonymizer.name("materialize"),
+        "fields": json.dumps(sorted(flow.schema.fields.items())),
+        "on_withheld": on_withheld,
+        "group": f"{group.__module__}.{group.__qualname__}" if callable(group) else group or "",
+        "number of rows or files": ", ".join(
+            f"{split.name}: {len(split.numbers)} by {split.rows_per_file}" for split in splits
+        ),
+    }

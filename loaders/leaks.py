@@ -1,0 +1,176 @@
+"""The last look at a written file, before it is given away: nothing of an original may be in it.
+
+::
+
+    originals ──┐                                   ┌─ pictures: only what was released, byte for byte
+                ├─ Traces.add ... Traces.check_file ┤
+    released ───┘  (faces are compared here)        └─ all else: no part of an original's file, pixels or metadata
+
+What is remembered of originals are digests and fingerprints, in memory alone and for one file: about 3 KB a sample,
+7 KB while the file is searched. Faces are compared while the sample is at hand, and leave nothing. The search takes
+any column, member, header, gap or metadata, also in base64 or compressed (`anondata.loaders._leaks_readings`).
+
+What it does not find: pixels written as floats or as text, or re-encoded in the middle of what is no image file; less
+than about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a segment of
+metadata; and what `anondata.loaders._leaks_faces` says of faces below 16 px.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from anondata.loaders._leaks_faces import near_copy
+from anondata.loaders._leaks_files import pieces
+from anondata.loaders._leaks_pictures import is_bare, is_picture, take_apart
+from anondata.loaders._leaks_piece import Piece, leak
+from anondata.loaders._leaks_readings import readings
+from anondata.loaders._leaks_values import Value, digest, values_of
+from anondata.loaders._leaks_windows import DENSE, Fingerprints, Index, Search, fingerprints, telling
+from anondata.records import RegionRecord, SampleRecord
+
+PARTS = 4  # fingerprints that give an original away
+_OF_PIXELS, _OF_METADATA = 128, 64  # fingerprints that are held: of a picture, and of a segment of metadata
+_SEGMENTS = 8  # of metadata that are told apart
+_VARIETY_OF_TEXT = 9  # different bytes of 32: EXIF tables and names have 10 and more
+
+
+class Traces:
+    """What is remembered of the samples of one file, to look for it in that file."""
+
+    def __init__(self) -> None:
+        self._index = Index()
+        self._released: set[bytes] = set()
+        self._shown: set[bytes] = set()  # pixels of what was not released as bytes
+        self._kept: set[bytes] = set()
+
+    def add(
+        self,
+        originals: Mapping[str, Any],
+        record: SampleRecord,
+        released: Mapping[str, Any],
+        kept: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remembers a sample, and compares what was released of it with its originals.
+
+        originals, released: fields that hold content, or lists of it. ``released`` is empty for a sample that was
+        withheld; one that stands in for it is added like any. kept: fields that are written as they are; pictures
+        and files among them may be in the file only if they are given here.
+
+        Raises:
+            LeakError: a released picture is the original, shows a face of it or holds more than pixels; or a kept one
+                shows a face that was to be changed.
+        """
+        before, after = dict(values_of(originals)), dict(values_of(released))
+        for place, value in after.items():
+            self._allow(value)
+            if place in before:
+                _compare(before[place], value, _changed(record, place), "a released picture")
+        if after:
+            for _, value in values_of(kept or {}):
+                self._keep(value, before, record)
+        for place, value in before.items():
+            self._remember(value, after.get(place, Value(b"")), _changed(record, place))
+
+    def check_file(self, path: Path) -> None:
+        """Looks through a written file.
+
+        Raises:
+            LeakError: something of an original, a picture that was not released, or a file that cannot be read.
+            MissingExtraError: a parquet or Arrow file, where pyarrow is not installed.
+        """
+        search = self._index.search()
+        for piece in pieces(path):
+            self._check(piece, search)
+
+    def check_value(self, value: bytes) -> None:
+        """Looks at one value that should be a released picture. Raises: LeakError."""
+        self._check(Piece("a value", "picture", bytes(value)), self._index.search())
+
+    def _check(self, piece: Piece, search: Search) -> None:
+        if piece.kind == "picture" or (piece.kind == "value" and is_picture(piece.data)):
+            if self._is_released(piece.data):
+                return
+            if digest(piece.data) not in self._kept:
+                raise leak(piece.where, "holds a picture or file that was neither released nor kept")
+        if search.finds(piece.data):
+            raise leak(piece.where, "holds a part of an original, or completes one")
+        for reading in readings(piece.data) if piece.kind != "raw" else ():
+            if is_picture(reading) and not self._is_released(reading) and digest(reading) not in self._kept:
+                raise leak(piece.where, "holds a picture that was not released, spelled out or compressed")
+            if search.finds(reading):
+                raise leak(piece.where, "holds a part of an original, spelled out or compressed")
+
+    def _is_released(self, data: bytes) -> bool:
+        if digest(data) in self._released:
+            return True
+        return bool(self._shown) and is_bare(data) and Value(data).pixels_digest in self._shown
+
+    def _allow(self, value: Value) -> None:
+        if value.encoded is None:
+            self._shown.add(value.pixels_digest)
+        else:
+            if is_picture(value.encoded) and not is_bare(value.encoded):
+                raise leak("a released picture", "holds more than its pixels")
+            self._released.add(digest(value.encoded))
+
+    def _keep(self, value: Value, before: Mapping[str, Value], record: SampleRecord) -> None:
+        if value.encoded is not None:
+            self._kept.add(digest(value.encoded))
+        if value.is_in_memory or is_picture(value.encoded or b""):
+            self._shown |= {value.pixels_digest} - {b""}
+            for place, original in before.items():
+                if value.pixels is not None:
+                    _compare(original, value, _changed(record, place), "a kept picture")
+        else:
+            for reading in readings(value.encoded or b""):
+                if is_picture(reading):
+                    self._keep(Value(reading), before, record)
+
+    def _remember(self, original: Value, released: Value, changed: list[RegionRecord]) -> None:
+        """Only what the released value does not share: the unchanged top of a picture may well be written alike."""
+        common = np.concatenate([fingerprints(released.raw), _common()])
+        parts = take_apart(original.raw)
+        self._index.add(telling(parts.pixels, without=common, most=_OF_PIXELS), PARTS)
+        for segment in (*parts.metadata[:_SEGMENTS], b"".join(parts.metadata[_SEGMENTS:])):
+            prints = telling(segment, without=_common(), most=_OF_METADATA, sampling=DENSE, variety=_VARIETY_OF_TEXT)
+            self._index.add(prints, math.ceil(len(prints) / 4))
+        if changed:
+            shown = fingerprints(released.raw_regions(changed))
+            self._index.add(telling(original.raw_regions(changed), without=shown, most=_OF_PIXELS), PARTS)
+
+
+def _changed(record: SampleRecord, place: str) -> list[RegionRecord]:
+    return [region for region in record.regions if region.place == place and not region.spared]
+
+
+def _compare(original: Value, value: Value, changed: list[RegionRecord], what: str) -> None:
+    """Raises LeakError where a picture is its original, or shows a region of it almost as it was."""
+    if not changed:
+        return
+    before, after = original.pixels, value.pixels
+    if before is None or after is None:
+        raise leak(what, "cannot be compared with its original")
+    if before.shape == after.shape and torch.equal(before, after):
+        raise leak(what, "is its original, in which something was to be changed")
+    if any(near_copy(before, after, region.box) for region in changed):
+        raise leak(what, "shows a region almost as it was, though it was to be changed")
+
+
+@cache
+def _common() -> Fingerprints:
+    """Of what any two files may share: the Huffman tables of nearly all JPEGs, also of thumbnails in EXIF."""
+    files = []
+    for mode, quality in (("L", 75), ("RGB", 75), ("RGB", 95)):
+        buffer = io.BytesIO()
+        Image.new(mode, (16, 16)).save(buffer, "JPEG", quality=quality)
+        files.append(fingerprints(buffer.getvalue(), DENSE))
+    return np.concatenate(files)
