@@ -31,13 +31,16 @@ def state_folder() -> Path:
     return Path(named) if named else Path(platformdirs.user_state_dir("anondata"))
 
 
-def key_path(out: Path) -> Path:
-    """Where the key of an output folder is kept, named by a hash of the folder's absolute path."""
-    return state_folder() / "keys" / hashlib.sha256(os.fsencode(out.resolve())).hexdigest()
+def key_path(out: Path | str) -> Path:
+    """Where the key of an output folder is kept, named by a hash of the folder's absolute path, or of its URL."""
+    place = os.fsencode(out.resolve()) if isinstance(out, Path) else out.rstrip("/").encode()
+    return state_folder() / "keys" / hashlib.sha256(place).hexdigest()
 
 
-def run_key(out: Path, key_file: Path | None, *, create: bool = True) -> RunKey | None:
+def run_key(out: Path | str, key_file: Path | None, *, create: bool = True) -> RunKey | None:
     """The run key of an output folder; made and stored on first use. None where there is none and none may be made.
+
+    out: a local folder, or a URL as text.
 
     Raises:
         click.UsageError: the key is too short, or lies inside the output folder.
@@ -46,7 +49,7 @@ def run_key(out: Path, key_file: Path | None, *, create: bool = True) -> RunKey 
     from anondata.randomness import RunKey
 
     path = key_file or key_path(out)
-    if path.resolve().is_relative_to(out.resolve()):
+    if isinstance(out, Path) and path.resolve().is_relative_to(out.resolve()):
         raise click.UsageError("the run key would lie inside of DST, beside what is published; keep it elsewhere")
     secret = _read(path) if key_file or path.exists() else _make(path) if create else None
     if secret is None:

@@ -20,6 +20,10 @@ Count = Callable[[int], None]
 """Takes how many photos are done."""
 
 
+ShowShards = Callable[[int, int, int, int], None]
+"""Takes how many shards are done, samples seen, samples withheld, and shards failed."""
+
+
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Show]:
     """Shows how far a run is while the context lasts."""
@@ -47,6 +51,33 @@ def counted(console: Console, total: int, words: str) -> Iterator[Count]:
         if time.monotonic() - last >= EVERY_S:
             last = time.monotonic()
             console.print(f"{words}: {done} of {total} photos", highlight=False)
+
+    yield show
+
+
+@contextmanager
+def shards(console: Console, total: int) -> Iterator[ShowShards]:
+    """Shows how many shards are done, and how fast samples are, while the context lasts."""
+    start = last = time.monotonic()
+
+    def words(samples: int, withheld: int, failed: int) -> str:
+        speed = f"{samples} samples, {samples / max(time.monotonic() - start, 1e-9):.1f}/s, {withheld} withheld"
+        return f"{speed}, {failed} failed" if failed else speed
+
+    if console.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("", total=total, words="")
+            yield lambda done, *counts: bar.update(task, completed=done, words=words(*counts))
+        return
+
+    def show(done: int, *counts: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            console.print(f"{done} of {total} shards, {words(*counts)}", highlight=False)
 
     yield show
 

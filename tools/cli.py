@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "doctor",
     "gallery": "gallery",
     "preview": "preview",
+    "shards": "shards",
     "weights": "weights",
 }
 

@@ -1,0 +1,311 @@
+"""Shards to shards: for each tar of samples a tar of the verified anonymized ones, and what ties them together.
+
+::
+
+    OUT/NAME.tar      one for each input, of the same name; there only when it is whole and was scanned
+    OUT/NAME.idx      its index for NVIDIA DALI, as `wds2idx` makes it
+    OUT/index.json    all shards with size, sample count and sha256, in the form of webdataset's wids
+    OUT/report.json   numbers of all shards; both are written when a run comes to its end
+    OUT/.anondata/    what is done, so that the same call goes on after a crash; need not be published
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from anondata.anonymizer import Anonymizer
+from anondata.errors import AnondataError, PolicyError, ShardsError, UnreadableSourceError
+from anondata.loaders._flow import Flow, OnWithheld
+from anondata.loaders._parts import WORK_FOLDER, Part, Parts
+from anondata.loaders._shard_pool import Result, run_here, run_over, usable_cores
+from anondata.loaders._shard_sources import Shard, list_shards
+from anondata.loaders._shard_work import NOTE, Recipe
+from anondata.loaders._spares import Group
+from anondata.loaders._wds_fields import IMAGES, declare_fields
+from anondata.report import Report
+
+INDEX, REPORT = "index.json", "report.json"
+STARTED = f"{WORK_FOLDER}/run.json"
+LOOKERS = 16  # threads that look up what is done; they wait for storages
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. shards_done: with those of earlier runs. samples, withheld: of this run, in work included."""
+
+    shards: int
+    shards_done: int
+    failed: int
+    samples: int
+    withheld: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What a run left behind.
+
+    shards: how many it was to do. skipped: of these, done by an earlier run. failed: why, by number of the shard.
+    report: of all shards that are done, whichever run did them; samples: written into them. left_alone: members that
+    are no part of a sample. seen: samples that this run looked at, in ``seconds``.
+    orphans: shards in the place that an earlier run made of other sources. unknown: files there that no run wrote.
+    interrupted: by Ctrl-C. error: what stopped the run and would stop each shard. The same call goes on from both.
+    """
+
+    shards: int
+    done: int
+    skipped: int
+    failed: Mapping[int, AnondataError]
+    report: Report
+    samples: int
+    left_alone: int
+    seen: int
+    seconds: float
+    orphans: int = 0
+    unknown: int = 0
+    interrupted: bool = False
+    error: Exception | None = None
+
+
+def anonymize_shards(
+    urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[str, str] = IMAGES,
+    keep: Iterable[str] | str = (),
+    drop: Iterable[str] | str = (),
+    on_withheld: OnWithheld = "drop",
+    group: Group = None,
+    rename_keys: bool = False,
+    batch: int | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    keep_going: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Shards:
+    """Anonymizes shards of one place into shards of another; see :func:`plan`, which has the same parameters.
+
+    workers: processes; None is one for each core. On CUDA there is always one. Each needs room for two results on
+        the disk of OUT, or of temporary files where OUT is remote. A script that asks for several must do so below
+        ``if __name__ == "__main__":``. keep_going: a shard that cannot be done does not stop the others.
+    progress: called every now and then in this process.
+
+    Raises:
+        UnreadableSourceError, ShardsError, WithheldError, LeakError: of the first shard that cannot be done.
+        OutputError: the place cannot be written, or was written with another setting.
+        UndeclaredFieldError: a sample has a field that nobody declared. KeyboardInterrupt: nothing half is left.
+    """
+    job = plan(
+        urls,
+        out,
+        anonymizer,
+        fields=fields,
+        keep=keep,
+        drop=drop,
+        on_withheld=on_withheld,
+        group=group,
+        rename_keys=rename_keys,
+        batch=batch,
+        limit=limit,
+    )
+    result = job.run(workers=workers, keep_going=keep_going, progress=progress)
+    if result.error:
+        raise result.error
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if result.failed and not keep_going:
+        raise result.failed[min(result.failed)]
+    return result
+
+
+def plan(
+    urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[str, str] = IMAGES,
+    keep: Iterable[str] | str = (),
+    drop: Iterable[str] | str = (),
+    on_withheld: OnWithheld = "drop",
+    group: Group = None,
+    rename_keys: bool = False,
+    batch: int | None = None,
+    limit: int | None = None,
+) -> Job:
+    """Checks what is asked for, and lists the shards; nothing is read of them.
+
+    urls: paths, globs, folders of ``.tar``, ``.tar.gz`` and ``.tgz``, and URLs that fsspec reads, with braces.
+    out: a local folder, or a URL that fsspec writes. fields, keep, drop: as for
+        :func:`anondata.loaders.webdataset.anonymize`; a suffix that does not tell how a picture was written is
+        replaced by the true one. on_withheld: ``"replace"`` takes another sample of the same shard and ``group`` (a
+        kept field, or a function of the kept fields, which are bytes); all get a field ``anondata.txt`` that tells.
+    rename_keys: keys become keyed hashes, and samples are sorted by them. limit: only the first shards.
+
+    Raises:
+        PolicyError, ShardsError: what is asked for cannot be done. UnreadableSourceError: nothing can be listed.
+    """
+    declared = declare_fields(fields, keep, drop)
+    if on_withheld == "replace" and NOTE in declared.schema.fields:
+        raise PolicyError(f"field {NOTE!r} is written where samples are replaced; drop it, or rename it before")
+    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch)
+    shards = list_shards(urls, os.fspath(out))[:limit]
+    recipe = Recipe(flow, declared, rename_keys, len(shards))
+    parts = Parts(out, setting=recipe.setting)
+    if parts.read(STARTED) is None and next(parts.strangers([]), None) is not None:
+        raise ShardsError("the output place holds files that no run of anondata wrote; choose an empty one")
+    return Job(shards, recipe, parts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that was checked and not begun."""
+
+    shards: tuple[Shard, ...]
+    recipe: Recipe
+    parts: Parts
+
+    def done(self) -> dict[int, Result]:
+        """What earlier runs did and is still there, by number of the shard; or that a shard cannot be looked up."""
+        known = self.parts.recorded()
+        before = [shard for shard in self.shards if shard.name in known]
+        with ThreadPoolExecutor(LOOKERS) as threads:
+            found = threads.map(self._look_up, before)
+            return {shard.number: part for shard, part in zip(before, found, strict=True) if part is not None}
+
+    def _look_up(self, shard: Shard) -> Result | None:
+        try:
+            return self.parts.find(shard.name, self.recipe.version(shard))
+        except UnreadableSourceError as error:
+            return error
+
+    def run(
+        self,
+        *,
+        workers: int | None = None,
+        keep_going: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Shards:
+        """Does what is not done.
+
+        Raises: OutputError, where the place cannot be used at all.
+        """
+        start = time.monotonic()
+        with self.parts:
+            state = _State(self, keep_going, progress)
+            state.go(workers)
+            orphans, unknown = (0, 0) if state.stopping() else self._finish(state.done)
+        return state.result(time.monotonic() - start, orphans, unknown)
+
+    def _finish(self, done: Mapping[int, Part]) -> tuple[int, int]:
+        """Writes index and report; returns how many other shards and other files are in the place."""
+        in_order = [done[number] for number in sorted(done)]
+        listed = [
+            {"url": p.name, "nsamples": p.facts.get("samples", 0), "filesize": p.size, "sha256": p.sha256}
+            for p in in_order
+        ]
+        index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
+        self.parts.write(INDEX, json.dumps(index, indent=2).encode() + b"\n")
+        self.parts.write(REPORT, self.total(in_order).to_json().encode())
+        names = [shard.name for shard in self.shards]
+        strangers = set(self.parts.strangers([INDEX, REPORT, *names, *map(_index_name, names)]))
+        orphans = {name for name in strangers if name.endswith(".tar") and self.parts.find(name) is not None}
+        return len(orphans), len(strangers - orphans - set(map(_index_name, orphans)))
+
+    def total(self, parts: Iterable[Part]) -> Report:
+        """The report over some shards."""
+        return sum((part.report for part in parts), self.recipe.flow.anonymizer.report([]))
+
+
+@dataclass
+class _State:
+    """A run while it goes on."""
+
+    job: Job
+    keep_going: bool
+    progress: Callable[[Progress], None] | None
+    done: dict[int, Part] = field(default_factory=dict)
+    failed: dict[int, AnondataError] = field(default_factory=dict)
+    skipped: int = 0
+    interrupted: bool = False
+    error: Exception | None = None
+    _seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def go(self, workers: int | None) -> None:
+        """Does what is not done; Ctrl-C ends that."""
+        try:
+            for number, result in self.job.done().items():
+                self._settle(number, result)
+            self.skipped = len(self.done)
+            with closing(self._results(workers)) as results:
+                for shard, result in results:
+                    self._settle(shard.number, result)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except Exception as error:  # noqa: BLE001 - told with what was done until then, and raised by who asked
+            self.error = error
+
+    def stopping(self) -> bool:
+        """Whether no other shard is to be begun."""
+        return self.interrupted or self.error is not None or (bool(self.failed) and not self.keep_going)
+
+    def _results(self, workers: int | None) -> Generator[tuple[Shard, Result], None, None]:
+        job = self.job
+        todo = [s for s in job.shards if s.number not in self.done and s.number not in self.failed]
+        alone = job.recipe.flow.anonymizer.device.type == "cuda" or _in_memory(job)
+        processes = 1 if alone else min(workers or usable_cores(), len(todo))
+        if processes > 1:
+            return run_over(job.recipe, job.parts, todo, self._tell, workers=processes, stopping=self.stopping)
+        return run_here(job.recipe, job.parts, todo, self._tell, stopping=self.stopping)
+
+    def _settle(self, number: int, result: Result) -> None:
+        if isinstance(result, Part):
+            self.done[number] = result
+        else:
+            self.failed[number] = result
+        self._show()
+
+    def _tell(self, shard: Shard, seen: int, withheld: int) -> None:
+        self._seen[shard.number] = (seen, withheld)
+        self._show()
+
+    def _show(self) -> None:
+        if self.progress:
+            withheld = sum(withheld for _, withheld in self._seen.values())
+            self.progress(Progress(len(self.job.shards), len(self.done), len(self.failed), self.seen, withheld))
+
+    @property
+    def seen(self) -> int:
+        return sum(seen for seen, _ in self._seen.values())
+
+    def result(self, seconds: float, orphans: int, unknown: int) -> Shards:
+        parts = list(self.done.values())
+        return Shards(
+            shards=len(self.job.shards),
+            done=len(self.done),
+            skipped=self.skipped,
+            failed=dict(sorted(self.failed.items())),
+            report=self.job.total(parts),
+            samples=sum(part.facts.get("samples", 0) for part in parts),
+            left_alone=sum(part.facts.get("left_alone", 0) for part in parts),
+            seen=self.seen,
+            seconds=seconds,
+            orphans=orphans,
+            unknown=unknown,
+            interrupted=self.interrupted,
+            error=self.error,
+        )
+
+
+def _in_memory(job: Job) -> bool:
+    """Whether a place is one of this process alone."""
+    return any("memory" in fs.protocol for fs in (job.parts.fs, *(shard.fs for shard in job.shards)))
+
+
+def _index_name(name: str) -> str:
+    return f"{name.removesuffix('.tar')}.idx"

@@ -1,0 +1,115 @@
+"""A stage for WebDataset pipelines: samples in, verified anonymized samples out.
+
+>>> import webdataset as wds
+>>> from anondata import Anonymizer
+>>> from anondata.loaders.webdataset import anonymize
+>>> stage = anonymize(Anonymizer("faces"), fields={"jpg;png": "image"}, keep=("cls",), drop=("json",))
+>>> dataset = wds.WebDataset("shards-{0000..0099}.tar", shardshuffle=False).compose(stage).decode("pil")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from anondata.anonymizer import Anonymizer
+from anondata.errors import FieldTypeError, PolicyError
+from anondata.loaders._flow import Flow, OnWithheld, Settled
+from anondata.loaders._reports import Reports
+from anondata.loaders._spares import Group, Spares
+from anondata.loaders._wds_fields import IMAGES, Fields, batches, declare_fields
+from anondata.report import Report
+from anondata.samples import Schema
+
+OWN = ("__key__", "__url__", "__local_path__")
+"""What WebDataset itself says of a sample, and all that passes without being declared."""
+
+NOTE = "__anondata__"
+"""What became of the sample: ``"released"``, or ``"replaced: REASON"``."""
+
+
+def anonymize(
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[str, str] = IMAGES,
+    keep: Iterable[str] | str = (),
+    drop: Iterable[str] | str = (),
+    on_withheld: OnWithheld = "drop",
+    group: Group = None,
+    batch: int | None = None,
+    report_folder: str | os.PathLike[str] | None = None,
+) -> Stage:
+    """A stage for ``wds.WebDataset(…).compose(stage)`` and ``wds.DataPipeline(…, stage, …)``.
+
+    Best before ``.decode()``: then a corrupt picture is withheld here, and not left to WebDataset's handlers. It
+    also takes what ``.decode`` makes (PIL images, arrays, tensors), but not tuples or batches. An encoded picture
+    keeps its field's name even where it is written in another format (GIF becomes PNG): decoders look at the bytes.
+
+    fields: content types by name of the field; ``"jpg;png"`` stands for one or the other. keep, drop: all other
+        fields. on_withheld: ``"drop"``, ``"replace"`` (by another sample that this process released, which then
+        has the key of the one withheld) or ``"raise"``. group: see :class:`anondata.loaders._flow.Flow`.
+    batch: samples that go through the engine together. report_folder: where processes add up their reports.
+
+    Raises:
+        PolicyError: for a declaration that cannot be followed.
+    """
+    declared = declare_fields(fields, keep, drop)
+    for name in declared.schema.fields:
+        if name.startswith("__"):
+            raise PolicyError(f"field {name!r} is WebDataset's own or anondata's; it is not to be declared")
+    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, Reports(report_folder))
+    return Stage(flow, declared)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Anonymizes a stream of dict samples, in order and in micro-batches; made by :func:`anonymize`.
+
+    It can be pickled, so workers of a DataLoader may be forked or spawned. Errors come out where the samples do; no
+    ``handler=`` of another stage can take them for a bad sample.
+    """
+
+    flow: Flow
+    fields: Fields
+
+    def __call__(self, samples: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """The samples that may be seen.
+
+        Raises:
+            UndeclaredFieldError: a sample has a field that nobody declared.
+            FieldTypeError: for what is no sample.
+            WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was ever released.
+        """
+        spares = Spares()
+        for batch in batches(samples, self.flow.size):
+            declared = [(self._schema(sample), sample) for sample in batch]
+            for schema, part in groupby(declared, key=lambda pair: pair[0]):
+                members = [sample for _, sample in part]
+                rows = [{k: v for k, v in sample.items() if k in schema.fields} for sample in members]
+                for sample, settled in zip(members, self.flow.settle(rows, spares, schema), strict=True):
+                    if settled.fields is not None:
+                        yield _given(sample, settled)
+
+    @property
+    def report(self) -> Report:
+        """What was done so far, by all processes that hold a copy of this stage."""
+        return self.flow.report
+
+    def _schema(self, sample: Any) -> Schema:
+        if not isinstance(sample, dict):
+            raise FieldTypeError(
+                f"the stage got {type(sample).__name__}; expected dict samples: put it before to_tuple and batched"
+            )
+        if not all(isinstance(sample[name], str) for name in OWN if name in sample):
+            raise FieldTypeError("the stage got a sample whose __key__ is no text; put it before batched")
+        return self.fields.of(name for name in sample if name not in OWN)
+
+
+def _given(sample: Mapping[str, Any], settled: Settled) -> dict[str, Any]:
+    """What WebDataset says of the sample, and the fields that may be seen, in the sample's order."""
+    fields = dict(settled.fields or {})
+    first = {name: sample[name] if name in OWN else fields[name] for name in sample if name in OWN or name in fields}
+    return {**first, **fields, NOTE: settled.note}

@@ -1,0 +1,246 @@
+"""``anondata shards``: exit codes, what is printed, and what Ctrl-C and a killed parent leave behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from anondata.tools.cli import main; main()", "shards"]
+DEADLINE_S = 60
+
+
+def written(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def src(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
+    """Three shards of a photo with label and caption each."""
+    for s in range(3):
+        members = [(f"alice{s}.jpg", photo(s)), (f"alice{s}.cls", b"1"), (f"alice{s}.json", b"alice")]
+        written(tmp_path / f"in/alice-{s}.tar", members)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_bytes(b"0123456789abcdef")
+    return path
+
+
+FIELDS = ("--keep", "cls", "--drop", "json", "--workers", "1")
+
+
+def test_all_released(anondata, src, tmp_path, tree):
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
+    assert shown.code == 0
+    summary = shown.json
+    assert summary.pop("seconds") > 0
+    assert summary.pop("samples_per_s") > 0
+    assert len(summary.pop("fingerprint")) == 32
+    assert summary == {
+        "format": "anondata.shards/1",
+        "policy": "faces",
+        "shards": 3,
+        "done": 3,
+        "skipped_done": 0,
+        "failed": [],
+        "not_reached": 0,
+        "samples": 3,
+        "released": 3,
+        "withheld": {},
+        "instead": {"dropped": 0, "replaced": 0},
+        "written": 3,
+        "left_alone": 0,
+        "outputs_without_source": 0,
+        "unknown_files": 0,
+        "report": "report.json",
+        "index": "index.json",
+        "exit_code": 0,
+        "error": None,
+    }
+    names = [f"alice-{s}.{suffix}" for s in range(3) for suffix in ("idx", "tar")]
+    assert sorted(tree(tmp_path / "out")) == [*names, "index.json", "report.json"]
+
+
+def test_some_withheld_exits_3_and_prints_no_name(anondata, src, tmp_path):
+    written(src / "alice-9.tar", [("alice9.jpg", b"no photo")])
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
+    assert (shown.code, shown.json["exit_code"], shown.json["withheld"]) == (3, 3, {"not_an_image": 1})
+    assert "withheld: not_an_image" in shown.err
+    assert "alice" not in shown.out + shown.err
+
+
+def test_the_same_command_again_does_nothing(anondata, src, tmp_path, tree):
+    anondata("shards", src, "--out", tmp_path / "out", *FIELDS)
+    before = tree(tmp_path / "out")
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
+    assert (shown.code, shown.json["skipped_done"], shown.json["samples_per_s"]) == (0, 3, None)
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_damaged_shard_exits_1_and_tells_its_number(anondata, src, tmp_path):
+    (src / "alice-1.tar").write_bytes(b"damaged")
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
+    assert (shown.code, shown.json["exit_code"], shown.json["done"], shown.json["not_reached"]) == (1, 1, 1, 1)
+    assert (shown.json["report"], shown.json["index"]) == (None, None)
+    assert "failed: shard 2 of 3 is no tar" in shown.err
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json", "--keep-going")
+    assert (shown.code, shown.json["done"], shown.json["not_reached"], shown.json["index"]) == (1, 2, 0, "index.json")
+    assert [failure["shard"] for failure in shown.json["failed"]] == [2]
+    assert shown.json["error"] == "1 of 3 shards could not be done; the same command tries again"
+    assert "alice" not in shown.out + shown.err
+
+
+def test_an_unknown_file_in_the_place_exits_1(anondata, src, tmp_path):
+    anondata("shards", src, "--out", tmp_path / "out", *FIELDS)
+    (tmp_path / "out/alice.jpg").touch()
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
+    assert (shown.code, shown.json["unknown_files"]) == (1, 1)
+    assert "1 files in DST were not written by anondata" in shown.err
+
+
+def test_an_undeclared_field_is_a_usage_error_that_says_how_to_go_on(anondata, src, tmp_path):
+    shown = anondata("shards", src, "--out", tmp_path / "out", "--json", "--workers", 1)
+    assert (shown.code, shown.json["exit_code"]) == (2, 2)
+    assert "field 'cls' is not declared; declare it as a content type, keep or drop" in shown.err
+    assert not list((tmp_path / "out").glob("*.tar"))
+    assert anondata("shards", src, "--out", tmp_path / "out", *FIELDS).code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["shards"], "Missing argument 'SRC...'"),
+        (["shards", "SRC"], "Missing option '--out'"),
+        (["shards", "SRC", "--out", "SRC"], "the output place lies in SRC 1"),
+        (["shards", "pipe:ls", "--out", "OUT"], "SRC 1 begins with pipe:"),
+        (["shards", "SRC/none.tar", "--out", "OUT"], "SRC 1 names a file that does not exist"),
+        (["shards", "SRC", "--out", "SRC/alice-0.tar"], "DST is a file"),
+        (["shards", "SRC", "--out", "HOME"], "holds files that no run of anondata wrote"),
+        (["shards", "SRC", "--out", "OUT", "--policy", "facse"], "Presets: "),
+        (["shards", "SRC", "--out", "OUT", "--group", "cls"], "group names a field that is not kept"),
+        (["shards", "SRC", "--out", "OUT", "--keep", "jpg"], "declared twice"),
+        (["shards", "SRC", "--out", "OUT", "--on-withheld", "keep"], "Invalid value for '--on-withheld'"),
+        (["shards", "SRC", "--out", "OUT", "--device", "gpu"], "device 'gpu' cannot be used here"),
+    ],
+)
+def test_usage_errors_exit_2_and_write_nothing(anondata, src, tmp_path, args, message):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/alice.jpg").touch()
+    places = {"SRC": str(src), "OUT": str(tmp_path / "out"), "HOME": str(tmp_path / "home")}
+    given = [places.get(arg, arg.replace("SRC/", f"{src}/")) for arg in args]
+    shown = anondata(*given)
+    assert shown.code == 2
+    assert message in shown.err
+    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in src.iterdir()) == [f"alice-{s}.tar" for s in range(3)]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(anondata, src, tmp_path, state):
+    shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--dry-run")
+    assert shown.code == 0
+    assert "fields: jpg;jpeg;png;webp: image, cls: keep" in shown.out
+    assert "3 shards, of which 0 are done and would be skipped" in shown.out
+    assert not (tmp_path / "out").exists()
+    assert list(state.iterdir()) == []
+    anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--limit", 1)
+    planned = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--dry-run", "--json").json
+    assert (planned["shards"], planned["skipped_done"]) == (3, 1)
+    other = anondata(
+        "shards", src, "--out", tmp_path / "out", *FIELDS, "--dry-run", "--json", "--policy", "faces-fill"
+    )
+    assert other.json["skipped_done"] == 0
+
+
+def test_several_fields_groups_and_new_keys_by_options(anondata, photo, tmp_path):
+    members = [("a.left.jpg", photo(0)), ("a.right.png", photo(1, "PNG")), ("a.cls", b"1"), ("a.txt", b"alice")]
+    members += [("b.left.jpg", b""), ("b.right.png", b""), ("b.cls", b"1"), ("b.json", b"alice")]
+    src = written(tmp_path / "s.tar", members)
+    options = ["--image", "left.jpg", "--image", "right.jpg,right.png", "--keep", "cls", "--drop", "txt,json"]
+    options += ["--on-withheld", "replace", "--group", "cls", "--rename-keys", "--json", "--workers", 1]
+    shown = anondata("shards", src, "--out", tmp_path / "out", *options)
+    assert (shown.code, shown.json["instead"], shown.json["written"]) == (3, {"dropped": 0, "replaced": 1}, 2)
+    with tarfile.open(tmp_path / "out/s.tar") as tar:
+        suffixes = [name.partition(".")[2] for name in tar.getnames()]
+    assert suffixes == ["left.jpg", "right.png", "cls", "anondata.txt"] * 2
+
+
+def test_the_run_key_is_kept_for_a_place_and_never_in_it(anondata, src, tmp_path, state, tree):
+    anondata("shards", src, "--out", tmp_path / "out", *FIELDS)
+    [kept] = list((state / "keys").iterdir())
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or kept.read_bytes() not in path.read_bytes()
+    first = tree(tmp_path / "out")
+    for path in (tmp_path / "out").glob("*.tar"):
+        path.unlink()
+    anondata("shards", src, "--out", tmp_path / "out", *FIELDS)
+    assert tree(tmp_path / "out") == first
+
+
+def begun(src: Path, out: Path, key: Path) -> subprocess.Popen[str]:
+    """A run of two processes that has done two of many shards, in a group of its own, as a terminal starts it."""
+    command = [*COMMAND, src, "--out", out, "--key-file", key, *FIELDS[:4], "--workers", "2", "--json"]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None and len(list(out.glob("*.tar"))) < 2:
+        time.sleep(0.01)
+    return process
+
+
+@pytest.fixture
+def many(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
+    for s in range(12):
+        members = [(f"{s}{i}.jpg", photo(4 * s + i)) for i in range(4)]
+        written(tmp_path / f"many/s-{s:02}.tar", members)
+    return tmp_path / "many"
+
+
+def test_ctrl_c_ends_all_processes_exits_130_and_is_resumed(anondata, many, key, tmp_path):
+    process = begun(many, tmp_path / "out", key)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=DEADLINE_S)
+    summary = json.loads(out)
+    assert process.returncode == summary["exit_code"] == 130
+    assert summary["error"] == "interrupted; the same command goes on from here"
+    assert "Traceback" not in err
+    assert 0 < summary["not_reached"] < 12
+    there = len(list((tmp_path / "out").glob("*.tar")))
+    assert summary["done"] <= there
+    assert not (tmp_path / "out/.anondata/tmp").exists()
+    options = ("--key-file", key, *FIELDS, "--json")
+    resumed = anondata("shards", many, "--out", tmp_path / "out", *options).json
+    assert resumed["done"] == 12
+    assert summary["done"] <= resumed["skipped_done"] <= there  # one may be there of which nobody was told any more
+
+
+def test_workers_end_when_their_parent_is_killed(many, key, tmp_path):
+    process = begun(many, tmp_path / "out", key)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.communicate(timeout=DEADLINE_S)
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and any(Path(f"/proc/{child}").exists() for child in children):
+        time.sleep(0.05)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert len(list((tmp_path / "out").glob("*.tar"))) < 12

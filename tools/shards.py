@@ -1,0 +1,154 @@
+"""``anondata shards``: shards of samples in, shards of verified anonymized samples out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anondata.errors import ShardsError, UndeclaredFieldError
+from anondata.tools import cli
+from anondata.tools._keys import run_key
+from anondata.tools._progress import shards as showing
+from anondata.tools._shards_summary import ShardsSummary
+from anondata.tools.anonymize import known_policy, open_galleries, usable_device
+
+if TYPE_CHECKING:
+    from anondata.loaders.shards import Job
+    from anondata.randomness import RunKey
+
+EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+@click.command("shards")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@click.option("--out", metavar="DST", required=True, help="Folder or URL for the results.")
+@click.option(
+    "--image",
+    "images",
+    metavar="NAMES",
+    multiple=True,
+    help="Field of pictures; jpg,png: one or the other. Say it again for more.  [default: jpg,jpeg,png,webp]",
+)
+@click.option("--keep", metavar="NAMES", multiple=True, help="Fields that are written as they are, such as cls.")
+@click.option("--drop", metavar="NAMES", multiple=True, help="Fields that are left out, such as json,txt.")
+@click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@click.option("--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="A gallery that the policy names.")
+@click.option("--gallery-key", type=EXISTING, help="File that holds the galleries' key.")
+@click.option(
+    "--key-file",
+    type=EXISTING,
+    help="Run key, at least 16 bytes; another machine needs it to go on.  [default: one made for DST, kept in your "
+    "state folder, see ANONDATA_STATE]",
+)
+@click.option(
+    "--on-withheld",
+    type=click.Choice(["drop", "replace", "raise"]),
+    default="drop",
+    show_default=True,
+    help="Instead of a sample that cannot be made safe: nothing, another one of its shard, or stop.",
+)
+@click.option("--group", metavar="FIELD", help="Kept field that must agree between a sample and what replaces it.")
+@click.option(
+    "--rename-keys", is_flag=True, help="Name samples by keyed hashes, and sort them so: names identify, too."
+)
+@click.option("--keep-going", is_flag=True, help="A shard that cannot be done does not stop the others.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N shards.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: cores; 1 on CUDA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; read no shard, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
+    """Anonymize shards of samples (WebDataset) from storage to storage.
+
+    SRC is a tar or tar.gz, a folder or glob of them, or a URL that fsspec can read; braces give many:
+    "s3://bucket/in-{0000..0099}.tar". Every field of a sample must be declared: --image, --keep or --drop.
+
+    DST gets one tar of the same name for each, its index for NVIDIA DALI, index.json and report.json. A tar is there
+    only when it is whole and was scanned. The same command again does only what is missing, after a crash, too.
+    DST/.anondata keeps track of that; it need not be published. Originals are never written to a disk.
+
+    Exit code 0: all released, 3: some withheld, 2: usage, 1: failure, 130: interrupted.
+    """
+    local = "://" not in out or out.startswith(("file://", "local://"))
+    place: Path | str = Path(out.split("://", 1)[-1]) if local else out
+    if isinstance(place, Path) and place.exists() and not place.is_dir():
+        raise click.UsageError("DST is a file; it must be a folder")
+    policy, device = known_policy(options["policy"]), usable_device(options["device"])
+    galleries = open_galleries(policy, options["galleries"], options["gallery_key"])
+    key = run_key(place, options["key_file"], create=not options["dry_run"])
+    job = _job(sources, place, key, options, policy=policy, device=device, galleries=galleries)
+    code = _rehearse(job, key, options) if options["dry_run"] else _execute(job, options)
+    click.get_current_context().exit(code)
+
+
+def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, options: dict[str, Any], **how: Any) -> Job:
+    from anondata.anonymizer import Anonymizer
+    from anondata.loaders.shards import plan
+
+    images = options["images"] or ("jpg,jpeg,png,webp",)
+    try:
+        return plan(
+            sources,
+            place,
+            Anonymizer(how["policy"], device=how["device"], galleries=how["galleries"], run_key=key),
+            fields={";".join(_names([names])): "image" for names in images},
+            keep=_names(options["keep"]),
+            drop=_names(options["drop"]),
+            on_withheld=options["on_withheld"],
+            group=options["group"],
+            rename_keys=options["rename_keys"],
+            limit=options["limit"],
+        )
+    except ShardsError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _names(given: Iterable[str]) -> list[str]:
+    return [name.strip() for names in given for name in names.replace(";", ",").split(",") if name.strip()]
+
+
+def _rehearse(job: Job, key: RunKey | None, options: dict[str, Any]) -> int:
+    """``--dry-run``: says what would be done, and does nothing of it."""
+    from anondata.loaders._parts import Part
+    from anondata.tools._words import in_words
+
+    found = job.done() if key else {}
+    done = sum(isinstance(result, Part) for result in found.values())
+    policy = job.recipe.flow.anonymizer.policy
+    if options["as_json"]:
+        body = {"format": "anondata.dry_run/1", "policy": policy.name, "fingerprint": policy.fingerprint}
+        click.echo(json.dumps({**body, "shards": len(job.shards), "skipped_done": done}))
+        return cli.OK
+    for line in in_words(policy):
+        click.echo(line)
+    click.echo(f"fields: {job.recipe.fields.words}")
+    click.echo(f"{len(job.shards)} shards, of which {done} are done and would be skipped")
+    return cli.OK
+
+
+def _execute(job: Job, options: dict[str, Any]) -> int:
+    """Runs the job and returns the exit code."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with showing(console, len(job.shards)) as show:
+        result = job.run(
+            workers=options["workers"],
+            keep_going=options["keep_going"],
+            progress=lambda p: show(p.shards_done, p.samples, p.withheld, p.failed),
+        )
+    summary = ShardsSummary(result)
+    summary.show(console)
+    if options["as_json"]:
+        click.echo(json.dumps(summary.to_json()))
+    if isinstance(result.error, UndeclaredFieldError):
+        raise click.UsageError(str(result.error)) from result.error
+    if result.error:
+        raise result.error
+    if summary.words:
+        console.print(summary.words)
+    return summary.exit_code
