@@ -1,0 +1,178 @@
+"""Anonymized torch datasets and loaders.
+
+Two ways, and which one to take:
+
+* :func:`anonymize_dataset` gives a dataset. Each worker of a ``DataLoader`` anonymizes what it reads, on the CPU (or,
+  with ``multiprocessing_context="spawn"``, on CUDA). Right where there are many CPU cores, and for code that wants a
+  dataset.
+* :class:`AnonymizedLoader` wraps a ``DataLoader``. Workers only read, and the main process anonymizes whole batches.
+  Right with CUDA, which never meets a fork then.
+
+Both must come before what normalises pictures: give that as ``transform``.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, IterableDataset
+
+from anondata.anonymizer import Anonymizer
+from anondata.errors import PolicyError
+from anondata.loaders._flow import OnWithheld
+from anondata.loaders._torch_loader import AnonymizedLoader
+from anondata.loaders._torch_source import GroupOf, Names, Source, no_attribute
+from anondata.report import Report
+
+__all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize_dataset"]
+
+
+class AnonymizedDataset(Dataset[Any]):
+    """A map-style dataset whose every sample is anonymized when it is asked for; see :func:`anonymize_dataset`.
+
+    Batches are read at once (``__getitems__``, which a ``DataLoader`` calls) and anonymized in micro-batches.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if source.flow.on_withheld == "drop":
+            raise PolicyError(
+                "on_withheld is 'drop', but a dataset with a length cannot leave samples out: take 'replace' or "
+                "'raise', or drop from batches with AnonymizedLoader"
+            )
+        self._source = source
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} samples, {self._source.flow.anonymizer!r})"
+
+    def __len__(self) -> int:
+        return self._source.size()
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Any]:
+        return self._source.fetch([self._key(key) for key in keys])
+
+    def __iter__(self) -> Iterator[Any]:
+        size = self._source.flow.size
+        for start in range(0, len(self), size):
+            yield from self.__getitems__(range(start, min(start + size, len(self))))
+
+    def __getattr__(self, name: str) -> Any:
+        no_attribute(self, name, "ask that dataset itself")
+
+    @property
+    def report(self) -> Report:
+        """What was done so far, in all processes."""
+        return self._source.flow.report
+
+    def _key(self, key: Any) -> Any:
+        """An index within the dataset; what else a sampler may give is left to the dataset."""
+        if not hasattr(key, "__index__"):
+            return key
+        index, count = operator.index(key), len(self)
+        if not -count <= index < count:
+            raise IndexError(f"index {index} of a dataset of {count} samples")
+        return index % count
+
+
+class AnonymizedIterableDataset(IterableDataset[Any]):
+    """An iterable dataset whose every sample is anonymized; see :func:`anonymize_dataset`.
+
+    Splitting among workers is up to the dataset's own ``__iter__``. Where a ``worker_init_fn`` does it, it finds no
+    attribute of the dataset here; take :class:`AnonymizedLoader` then.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._source.flow.anonymizer!r})"
+
+    def __len__(self) -> int:
+        """Samples before any is dropped.
+
+        Raises:
+            TypeError: the dataset does not say.
+        """
+        return self._source.size()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._source.stream()
+
+    def __getattr__(self, name: str) -> Any:
+        no_attribute(self, name, "ask that dataset itself; what a worker_init_fn sets up works with AnonymizedLoader")
+
+    @property
+    def report(self) -> Report:
+        """What was done so far, in all processes."""
+        return self._source.flow.report
+
+
+def anonymize_dataset(
+    dataset: Any,
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[Any, str],
+    keep: Names = (),
+    drop: Names = (),
+    on_withheld: OnWithheld | None = None,
+    group: GroupOf = None,
+    transform: Callable[[Any], Any] | None = None,
+    batch: int | None = None,
+    report_folder: str | os.PathLike[str] | None = None,
+) -> AnonymizedDataset | AnonymizedIterableDataset:
+    """An anonymized view of a torch dataset. Nothing is read before a sample is asked for.
+
+    Samples are tuples or lists (fields by position), dicts (by key), namedtuples (by either) or bare images (position
+    0). Every field must be declared. A dropped position is left out of the tuple, and what follows moves up; a
+    namedtuple that loses a field becomes a plain tuple. Images come back as what they were.
+
+    A sample that the dataset cannot decode is withheld; other errors of the dataset are raised without their text.
+
+    Works in a ``DataLoader`` with any number of workers, forked or spawned, if the dataset does; on CUDA they must be
+    spawned.
+
+    Args:
+        dataset: map-style or iterable.
+        anonymizer: holds the policy and the run key; results depend on them and on the content alone.
+        fields: the content type of each field that holds content, as ``{0: "image"}`` or ``{"image": "image"}``.
+        keep: fields that pass as they are. drop: fields that do not come out.
+        on_withheld: what comes instead of a withheld sample. ``"replace"``: another one of its group that was
+            released; a dict then says under ``"anondata"`` which it is, a tuple cannot. The default of map-style
+            datasets. ``"drop"``: nothing; the default of iterable ones. ``"raise"``: an error.
+        group: samples of one group may stand in for one another: a kept field, a function of a dict of the kept
+            fields, or each sample's group in the dataset's order, such as ``dataset.targets``. With the last one no
+            sample must be read to learn its group.
+        transform: called with each anonymized sample, whole, as ``lambda s: (normalize(s[0]), s[1])``.
+        batch: samples that go through the engine together; None chooses by the device.
+        report_folder: where the processes keep their counts; by default a temporary folder of this machine.
+
+    Raises:
+        PolicyError: a declaration that contradicts itself, the policy or the dataset.
+        FieldTypeError: what is no dataset. Samples raise it, too, and :class:`UndeclaredFieldError`.
+
+    >>> import numpy as np
+    >>> from anondata import Anonymizer
+    >>> photos = [(np.zeros((32, 32, 3), np.uint8), "a caption", 7)]
+    >>> safe = anonymize_dataset(photos, Anonymizer("faces"), fields={0: "image"}, keep=(2,), drop=(1,))
+    >>> image, label = safe[0]
+    >>> image.shape, label
+    ((32, 32, 3), 7)
+    """
+    source = Source(
+        dataset,
+        anonymizer,
+        fields=fields,
+        keep=keep,
+        drop=drop,
+        on_withheld=on_withheld,
+        group=group,
+        transform=transform,
+        batch=batch,
+        report_folder=report_folder,
+    )
+    return AnonymizedIterableDataset(source) if source.is_stream else AnonymizedDataset(source)
