@@ -43,7 +43,7 @@ class Background:
             outcomes, size = list[Outcome](), self._flow.size
             for start in range(0, len(rows), size):
                 # At the end of the program it waits for its threads; this one must not go on with the whole queue.
-                if False:
+                if self._stopped.is_set() or not threading.main_thread().is_alive():
                     raise CancelledError
                 outcomes += self._flow.outcomes(rows[start : start + size])
             if self._lane:

@@ -452,6 +452,13 @@ def test_leaving_early_ends_thread_and_workers(how: str) -> None:
     assert time.monotonic() - start < 4
 
 
+def test_workers_end_with_an_error_while_it_is_still_held() -> None:
+    with pytest.raises(KeyError) as caught:
+        list(wrapped(loader_of(Blanks(other={1: KeyError()}), num_workers=2)))
+    assert multiprocessing.active_children() == []
+    assert caught.tb
+
+
 def test_another_epoch_may_follow_one_that_was_left() -> None:
     safe = wrapped(loader_of(num_workers=1, persistent_workers=True))
     for _ in safe:
