@@ -161,7 +161,15 @@ def content_key(image: Any) -> str:
         raw = image.detach().cpu().contiguous()
         digest.update(f"{tuple(raw.shape)} {raw.dtype}".encode() + raw.flatten().view(torch.uint8).numpy().tobytes())
     elif hasattr(image, "tobytes"):
-        digest.update(f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode() + image.tobytes())
+        digest.update(f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode() + _pixels(image))
     elif isinstance(image, bytes | bytearray | memoryview):
         digest.update(image)
     return digest.hexdigest()
+
+
+def _pixels(image: Any) -> bytes:
+    """A PIL image may read its file only now, and fail; the engine then withholds it, whatever its key is."""
+    try:
+        return bytes(image.tobytes())
+    except Exception:  # noqa: BLE001 - decoders raise what they like
+        return b""

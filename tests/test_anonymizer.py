@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anondata import Anonymizer, Released, RunKey
+from anondata import Anonymizer, Released, RunKey, Withheld
 from anondata.errors import PolicyError
 
 
@@ -170,3 +170,9 @@ def test_a_face_of_12_px_is_found(astronaut: Tensor) -> None:
     (out,) = Anonymizer("faces").anonymize([canvas])
     assert len(out.record.regions) == 1
     assert out.record.regions[0].size_px < 20
+
+
+def test_a_picture_that_breaks_when_it_is_read_is_withheld(party_jpeg: bytes) -> None:
+    lazy = Image.open(io.BytesIO(party_jpeg[:20_000]))
+    [outcome] = Anonymizer("faces").anonymize([lazy])
+    assert isinstance(outcome, Withheld)
