@@ -186,35 +186,32 @@ class _Work:
 
     def result(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """The second pass: key and values of each sample, in the order of the shard, or of the new keys."""
-        flow, groups = self.recipe.flow, defaultdict[Hashable, list[_Sample]](list)
+        groups = defaultdict[Hashable, list[_Sample]](list)
         for sample in self._done:
             if sample.slots is not None:
                 groups[sample.group].append(sample)
-        missing = 0
         for key, sample in self._in_order():
-            source: _Sample | None = sample
-            if sample.slots is None:
-                missing += 1
-                others = self._others(groups, sample)
-                source = others[flow.anonymizer.draw("stand-in", sample.digest) % len(others)] if others else None
-            if source is None or source.slots is None:
-                continue
-            self.written += 1
-            note = {NOTE: f"replaced: {sample.reason}" if sample.reason else "released"}
-            yield (
-                key,
-                self.spool.get(source.slots)
-                | ({n: text.encode() for n, text in note.items()} if flow.on_withheld == "replace" else {}),
-            )
-        replaced = self.written - (len(self._done) - missing)
+            source = sample if sample.slots is not None else self._stand_in(groups, sample)
+            if source is not None and source.slots is not None:
+                self.written += 1
+                yield key, {**self.spool.get(source.slots), **self._note(sample)}
+        missing = sum(sample.slots is None for sample in self._done)
         if missing:
-            self.report = self.report.with_instead(replaced=replaced, dropped=missing - replaced)
+            dropped = len(self._done) - self.written
+            self.report = self.report.with_instead(replaced=missing - dropped, dropped=dropped)
 
-    def _others(self, groups: Mapping[Hashable, list[_Sample]], sample: _Sample) -> list[_Sample]:
-        """Released samples that may stand in for one that was withheld."""
+    def _stand_in(self, groups: Mapping[Hashable, list[_Sample]], sample: _Sample) -> _Sample | None:
+        """A released sample of the same group (of any, where it has none) for one that was withheld."""
+        flow = self.recipe.flow
+        if flow.on_withheld != "replace":
+            return None
+        others = groups.get(sample.group, []) if sample.group is not None else list(chain(*groups.values()))
+        return others[flow.anonymizer.draw("stand-in", sample.digest) % len(others)] if others else None
+
+    def _note(self, sample: _Sample) -> dict[str, bytes]:
         if self.recipe.flow.on_withheld != "replace":
-            return []
-        return groups.get(sample.group, []) if sample.group is not None else list(chain(*groups.values()))
+            return {}
+        return {NOTE: (f"replaced: {sample.reason}" if sample.reason else "released").encode()}
 
     def _in_order(self) -> list[tuple[str, _Sample]]:
         if not self.recipe.rename_keys:

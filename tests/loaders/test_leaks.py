@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import tarfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ PLANTS: dict[str, Plant] = {
     "raw pixels": blob(raw_face),
     "gzip": blob(lambda s: gzip.compress(b"first " + s.original)),
     "base64": put("caption", lambda s: "data:image/jpeg;base64," + base64.b64encode(s.original).decode()),
-    "base64 in lines": put("caption", lambda s: "see: " + base64.encodebytes(b"1" + s.original).decode()),
+    "base64 in lines": put("caption", lambda s: "see: " + textwrap.fill(base64.b64encode(middle(s)).decode(), 40)),
     "base64 for URLs": put("caption", lambda s: "x" + base64.urlsafe_b64encode(middle(s)).decode()),
     "base64 of a re-encoded one": put(
         "caption", lambda s: base64.b64encode(encoded(decoded(s.original), "WEBP")).decode()
@@ -224,11 +225,16 @@ def test_a_rightly_written_parquet_file_passes(
     traces_of(done).check_file(tmp_path / "x.parquet")
 
 
-@pytest.mark.parametrize("how", ["as it is", "base64"])
+@pytest.mark.parametrize("how", ["schema", "base64", "file alone"])
 def test_an_original_in_the_metadata_of_a_parquet_file_is_found(how: str, done: list[Done], tmp_path: Path) -> None:
-    value = done[AT].original if how == "as it is" else base64.b64encode(done[AT].original)
-    table = pa.table(columns_of(done)).replace_schema_metadata({"note": value})
-    pq.write_table(table, tmp_path / "x.parquet")
+    table, again = pa.table(columns_of(done)), encoded(decoded(done[AT].original), "PNG")
+    value = done[AT].original if how == "schema" else base64.b64encode(again)
+    if how != "file alone":
+        table = table.replace_schema_metadata({"note": value})
+    with pq.ParquetWriter(tmp_path / "x.parquet", table.schema) as writer:
+        writer.write_table(table)
+        if how == "file alone":
+            writer.add_key_value_metadata({"note": value.decode()})
     with pytest.raises(LeakError, match="metadata"):
         traces_of(done).check_file(tmp_path / "x.parquet")
 

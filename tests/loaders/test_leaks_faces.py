@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,31 @@ def test_a_released_picture_holds_its_pixels_alone(photo: Callable[..., bytes]) 
     ):
         with pytest.raises(LeakError, match="more than its pixels"):
             Traces().add({"image": original}, record, {"image": more})
+
+
+def region_at(record: SampleRecord, box: tuple[float, float, float, float]) -> SampleRecord:
+    """A record of one region, wherever it is."""
+    return SampleRecord((replace(record.regions[0], box=box),))
+
+
+def test_a_region_without_detail_may_not_stay_either(photo: Callable[..., bytes]) -> None:
+    _, record = released(photo())
+    flat = Image.new("RGB", (160, 160), (90, 120, 60))
+    with pytest.raises(LeakError, match="is its original"):
+        Traces().add({"image": encoded(flat)}, region_at(record, (50, 50, 90, 90)), {"image": encoded(flat, "BMP")})
+
+
+def test_pixels_that_stay_beside_what_was_covered_may_be_written(photo: Callable[..., bytes], tmp_path: Path) -> None:
+    original = photo()
+    pixels, (_, record) = np.asarray(picture(original)).copy(), released(original)
+    x0, y0, x1, y1 = (round(side) for side in record.regions[0].box)
+    covered = pixels.copy()
+    covered[y0:y1, x0 + (x1 - x0) // 4 : x1] = 128  # the box of the region is not covered wholly
+    traces = Traces()
+    traces.add({"image": pixels}, record, {"image": covered})
+    traces.check_file(raw(covered, tmp_path))
+    with pytest.raises(LeakError):
+        traces.check_file(raw(pixels, tmp_path))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
@@ -255,6 +281,8 @@ def test_values_in_memory_are_compared_and_found(number: int, photo: Callable[..
     shown = forms_of(value)[1] if number == 0 else value if number == 1 else None
     if shown is not None:
         traces.check_file(write(tmp_path / "x.parquet", [encoded(Image.fromarray(shown))], raw=[shown.tobytes()]))
+        with pytest.raises(LeakError):
+            traces.check_value(encoded(Image.fromarray(shown), icc_profile=b"more than pixels"))
     with pytest.raises(LeakError):
         traces.check_file(write(tmp_path / "x.parquet", [encoded(Image.fromarray(pixels))]))
     with pytest.raises(LeakError):
@@ -333,3 +361,11 @@ def test_what_is_shared_with_the_released_value_is_not_searched_for() -> None:
     index.add(telling(shared + own, without=fingerprints(shared), most=128), 4)
     assert not index.search().finds(shared)
     assert index.search().finds(b"x" + own[300:1700])
+
+
+def test_parts_of_one_original_add_up_over_a_file() -> None:
+    draw = np.random.default_rng(0)
+    index, own = Index(), draw.bytes(4_000)
+    index.add(telling(own, without=NOTHING, most=128), 128)
+    search = index.search()
+    assert [search.finds(own[at : at + 1031]) for at in range(0, 4_000, 1000)] == [False, False, False, True]

@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 import pytest
 import webdataset as wds
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from anondata import Anonymizer
@@ -288,6 +289,32 @@ def test_members_are_grouped_as_webdataset_groups_them(tmp_path):
     ours = list(samples(Stream(fsspec.filesystem("file"), str(path)), Left()))
     assert ours == read(path)
     assert len(ours) > 8
+
+
+class Connection(io.BytesIO):
+    """Gives 3000 bytes, and is then dead."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if getattr(self, "used", False):
+            raise ConnectionResetError("s3://bucket/alice.tar")
+        self.used = True
+        return super().read(3000)
+
+
+class Breaking(MemoryFileSystem):
+    """A storage whose connections break."""
+
+    def _open(self, path: str, *args: Any, **options: Any) -> Any:
+        return Connection(self.cat_file(path))
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(monkeypatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    data = tarred([("a.jpg", os.urandom(20_000)), ("b.jpg", os.urandom(500))])
+    MemoryFileSystem().pipe_file("/breaking/s.tar", data)
+    found = list(samples(Stream(Breaking(), "/breaking/s.tar"), Left()))
+    assert [(sample["__key__"], len(sample["jpg"])) for sample in found] == [("a", 20_000), ("b", 500)]
+    assert found[0]["jpg"] in data
 
 
 WHOLE = tarred([("a.jpg", bytes(range(250)) * 12), ("alice.jpg", b"y" * 3000)])

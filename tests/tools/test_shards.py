@@ -196,13 +196,16 @@ def test_the_run_key_is_kept_for_a_place_and_never_in_it(anondata, src, tmp_path
 
 
 def begun(src: Path, out: Path, key: Path) -> subprocess.Popen[str]:
-    """A run of two processes that has done two of many shards, in a group of its own, as a terminal starts it."""
+    """A run of two processes in a group of its own, as a terminal starts it; it knows of a shard that is done.
+
+    A process begins its second shard when the run knows of its first: with three there, it knows of one.
+    """
     command = [*COMMAND, src, "--out", out, "--key-file", key, *FIELDS[:4], "--workers", "2", "--json"]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline and process.poll() is None and len(list(out.glob("*.tar"))) < 2:
+    while time.monotonic() < deadline and process.poll() is None and len(list(out.glob("*.tar"))) < 3:
         time.sleep(0.01)
     return process
 
