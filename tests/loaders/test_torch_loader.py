@@ -680,31 +680,3 @@ def test_batches_in_no_order_have_no_state() -> None:
     assert labels(safe) == labels(loader_of())
     with pytest.raises(PolicyError, match="take in_order=True"):
         safe.state_dict()
-
-
-# Other libraries
-
-
-def test_a_model_is_trained_with_accelerate() -> None:
-    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
-    accelerator = accelerate.Accelerator(cpu=True)
-    safe = wrapped(DataLoader(Blanks(8), batch_size=4), transform=lambda s: (torch.as_tensor(s[0]) / 255.0, s[1]))
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24 * 24 * 3, 1))
-    model, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=1e-4))
-    losses = []
-    for _ in range(3):
-        for batch in safe:
-            images, numbers = accelerate.utils.send_to_device(batch, accelerator.device)
-            loss = (model(images)[:, 0] - numbers).square().mean()
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            optimizer.step()
-            losses.append(loss.item())
-    assert sum(losses[-2:]) < sum(losses[:2])
-
-
-def test_what_a_trainer_asks_of_a_loader_is_there() -> None:
-    seen = ("sampler", "batch_sampler", "batch_size")
-    safe = wrapped(loader_of())
-    assert all(hasattr(safe, name) for name in (*seen, "state_dict", "load_state_dict", "__len__", "__iter__"))
-    assert not hasattr(safe, "dataset")
