@@ -5,12 +5,13 @@ Wider than what the codec reads: a HEIC or a file that ends early is a picture, 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from anondata.content import codec
-from anondata.errors import AnondataError
+from anondata.errors import AnondataError, UndecodableError
 
 _NAMES = "jpg jpeg jpe jfif png apng webp gif tif tiff bmp dib heic heif avif jp2 jxl"
 SUFFIXES = frozenset(_NAMES.split())
@@ -29,6 +30,8 @@ _STARTS = (
     b"8BPS",
 )
 _BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_WITHIN = re.compile(rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a", re.DOTALL)
+_MOST = 64 << 20  # bytes of a picture within something else
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # lengths; "BM" alone may begin a text
 
 # Neither pixels nor anybody's: density, colour profiles, and Adobe's colour transform.
@@ -61,6 +64,21 @@ def is_picture(data: bytes) -> bool:
     if data[4:8] == b"ftyp":
         return data[8:12] in _BRANDS
     return data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS
+
+
+def shows_picture(data: bytes) -> bool:
+    """Whether bytes are an image file, or hold a JPEG, PNG, WebP or GIF somewhere that can be decoded from there."""
+    return is_picture(data) or any(
+        _is_decodable(data[at.start() : at.start() + _MOST]) for at in _WITHIN.finditer(data)
+    )
+
+
+def _is_decodable(data: bytes) -> bool:
+    try:
+        codec.decode(data)
+    except UndecodableError:
+        return False
+    return True
 
 
 def take_apart(data: bytes) -> Parts:

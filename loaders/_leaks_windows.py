@@ -21,7 +21,9 @@ WINDOW = 32
 SPARSE, DENSE = 4, 2
 """One window in 2^4 is chosen, or one in 2^2; the sparse ones are among the dense."""
 
-_CHUNK = 1 << 18  # of 64 KiB to 4 MiB the fastest: 250 MB/s sparse, 100 MB/s dense on one core
+_CHUNK = (
+    1 << 18
+)  # bytes; on one core 380 MB/s sparse, 130 MB/s dense, and 100 MB/s for a search of 170 000 fingerprints
 _ANCHOR, _SPREAD = np.uint32(0x5BD1E995), np.uint32(0x9E3779B1)
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64)
 

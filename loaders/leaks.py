@@ -10,8 +10,8 @@ What is remembered of originals are digests and fingerprints, in memory alone an
 7 KB while the file is searched. Faces are compared while the sample is at hand, and leave nothing. The search takes
 any column, member, header, gap or metadata, also in base64 or compressed (`anondata.loaders._leaks_readings`).
 
-What it does not find: pixels written as floats or as text, or re-encoded in the middle of what is no image file; less
-than about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a segment of
+What it does not find: pixels written as floats or as text; pictures within a kept field that is no picture; less than
+about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a segment of
 metadata; and what `anondata.loaders._leaks_faces` says of faces below 16 px.
 """
 
@@ -30,7 +30,7 @@ from PIL import Image
 
 from anondata.loaders._leaks_faces import near_copy
 from anondata.loaders._leaks_files import pieces
-from anondata.loaders._leaks_pictures import is_bare, is_picture, take_apart
+from anondata.loaders._leaks_pictures import is_bare, is_picture, shows_picture, take_apart
 from anondata.loaders._leaks_piece import Piece, leak
 from anondata.loaders._leaks_readings import readings
 from anondata.loaders._leaks_values import Value, digest, values_of
@@ -96,18 +96,24 @@ class Traces:
         self._check(Piece("a value", "picture", bytes(value)), self._index.search())
 
     def _check(self, piece: Piece, search: Search) -> None:
-        if piece.kind == "picture" or (piece.kind == "value" and is_picture(piece.data)):
-            if self._is_released(piece.data):
+        where, kind, data = piece
+        if kind == "picture" or (kind == "value" and is_picture(data)):
+            if self._is_released(data):
                 return
-            if digest(piece.data) not in self._kept:
-                raise leak(piece.where, "holds a picture or file that was neither released nor kept")
-        if search.finds(piece.data):
-            raise leak(piece.where, "holds a part of an original, or completes one")
-        for reading in readings(piece.data) if piece.kind != "raw" else ():
-            if is_picture(reading) and not self._is_released(reading) and digest(reading) not in self._kept:
-                raise leak(piece.where, "holds a picture that was not released, spelled out or compressed")
+            if digest(data) not in self._kept:
+                raise leak(where, "holds a picture or file that was neither released nor kept")
+        if search.finds(data):
+            raise leak(where, "holds a part of an original, or completes one")
+        if kind == "raw":
+            return
+        kept = digest(data) in self._kept  # and so compared, with all that it can be read as
+        if not kept and shows_picture(data):
+            raise leak(where, "holds a picture within something else")
+        for reading in readings(data):
+            if not kept and shows_picture(reading) and not self._is_released(reading):
+                raise leak(where, "holds a picture that was not released, spelled out or compressed")
             if search.finds(reading):
-                raise leak(piece.where, "holds a part of an original, spelled out or compressed")
+                raise leak(where, "holds a part of an original, spelled out or compressed")
 
     def _is_released(self, data: bytes) -> bool:
         if digest(data) in self._released:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
+import anondata.loaders
 from anondata import Anonymizer
-from anondata.errors import LeakError
+from anondata.errors import LeakError, MissingExtraError
 from anondata.loaders._leaks_faces import concordances, near_copy
 from anondata.loaders._leaks_windows import DENSE, WINDOW, Index, fingerprints, telling
 from anondata.loaders.leaks import Traces
@@ -332,6 +334,24 @@ def test_scores_lie_far_from_the_bounds_on_real_faces(shared_data: Path) -> None
                 assert concordances(pixels, after, region.box)[0] < 0.4
                 assert near_copy(pixels, pixels.flip(2), region.box)
                 assert concordances(pixels, pixels, region.box)[0] > 0.95
+
+
+def test_single_values_pass_only_as_they_were_released(photo: Callable[..., bytes]) -> None:
+    value, record = released(photo())
+    traces = Traces()
+    traces.add({"image": photo()}, record, {"image": value})
+    traces.check_value(value)
+    for other_value in (photo(), value + b"\0"):
+        with pytest.raises(LeakError, match="neither released nor kept"):
+            traces.check_value(other_value)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.parquet", [b""])
+    monkeypatch.delattr(anondata.loaders, "_leaks_tables", raising=False)
+    monkeypatch.setitem(sys.modules, "anondata.loaders._leaks_tables", None)
+    with pytest.raises(MissingExtraError, match=r"anondata\[hf\]"):
+        Traces().check_file(path)
 
 
 @settings(max_examples=50, deadline=None)
