@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
-import anondata.loaders
+import anondata.loaders.leaks
 from anondata import Anonymizer
 from anondata.errors import LeakError, MissingExtraError
-from anondata.loaders._leaks_faces import concordances, near_copy
-from anondata.loaders._leaks_windows import DENSE, WINDOW, Index, fingerprints, telling
 from anondata.loaders.leaks import Traces
+from anondata.loaders.leaks.faces import concordances, near_copy
+from anondata.loaders.leaks.windows import DENSE, WINDOW, Index, fingerprints, telling
 from anondata.records import Released, SampleRecord
 
 KEY = b"0123456789abcdef"
@@ -348,8 +348,8 @@ def test_single_values_pass_only_as_they_were_released(photo: Callable[..., byte
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.parquet", [b""])
-    monkeypatch.delattr(anondata.loaders, "_leaks_tables", raising=False)
-    monkeypatch.setitem(sys.modules, "anondata.loaders._leaks_tables", None)
+    monkeypatch.delattr(anondata.loaders.leaks, "tables", raising=False)
+    monkeypatch.setitem(sys.modules, "anondata.loaders.leaks.tables", None)
     with pytest.raises(MissingExtraError, match=r"anondata\[hf\]"):
         Traces().check_file(path)
 

@@ -32,9 +32,9 @@ from anondata.errors import (
     UnreadableSourceError,
     WithheldError,
 )
-from anondata.loaders._shard_read import Left, Stream, samples
-from anondata.loaders._shard_sources import list_shards
 from anondata.loaders.shards import Progress, anonymize_shards, plan
+from anondata.loaders.shards.read import Left, Stream, samples
+from anondata.loaders.shards.sources import list_shards
 
 # webdataset 1.0.2 closes no file that it opens.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -8,11 +8,11 @@
 
 What is remembered of originals are digests and fingerprints, in memory alone and for one file: about 3 KB a sample,
 7 KB while the file is searched. Faces are compared while the sample is at hand, and leave nothing. The search takes
-any column, member, header, gap or metadata, also in base64 or compressed (`anondata.loaders._leaks_readings`).
+any column, member, header, gap or metadata, also in base64 or compressed (`anondata.loaders.leaks.readings`).
 
 What it does not find: pixels written as floats or as text; pictures within a kept field that is no picture; less than
 about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a segment of
-metadata; and what `anondata.loaders._leaks_faces` says of faces below 16 px.
+metadata; and what `anondata.loaders.leaks.faces` says of faces below 16 px.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from anondata.loaders._leaks_faces import near_copy
-from anondata.loaders._leaks_files import pieces
-from anondata.loaders._leaks_pictures import is_bare, is_picture, shows_picture, take_apart
-from anondata.loaders._leaks_piece import Piece, leak
-from anondata.loaders._leaks_readings import readings
-from anondata.loaders._leaks_values import Value, digest, values_of
-from anondata.loaders._leaks_windows import DENSE, Fingerprints, Index, Search, fingerprints, telling
+from anondata.loaders.leaks.faces import near_copy
+from anondata.loaders.leaks.files import pieces
+from anondata.loaders.leaks.pictures import is_bare, is_picture, shows_picture, take_apart
+from anondata.loaders.leaks.piece import Piece, leak
+from anondata.loaders.leaks.readings import readings
+from anondata.loaders.leaks.values import Value, digest, values_of
+from anondata.loaders.leaks.windows import DENSE, Fingerprints, Index, Search, fingerprints, telling
 from anondata.records import RegionRecord, SampleRecord
 
 PARTS = 4  # fingerprints that give an original away

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from anondata.errors import AnondataError, FieldTypeError, UndecodableError, UnreadableSourceError
 from anondata.loaders._flow import HOPELESS, Row
-from anondata.loaders._torch_samples import Layout
+from anondata.loaders.torch.samples import Layout
 from anondata.records import Withheld
 from anondata.samples import leaves
 

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from anondata.errors import FieldTypeError, PolicyError
-from anondata.loaders._torch_order import Order
-from anondata.loaders._torch_reading import Numbered, RowsOf, RowsOfStream, sendable
-from anondata.loaders._torch_source import Source
+from anondata.loaders.torch.order import Order
+from anondata.loaders.torch.reading import Numbered, RowsOf, RowsOfStream, sendable
+from anondata.loaders.torch.source import Source
 
 
 def check_loader(loader: object, prefetch: int) -> None:

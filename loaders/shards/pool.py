@@ -22,8 +22,8 @@ from typing import Any, TypeAlias, cast
 
 from anondata.errors import AnondataError, ShardsError
 from anondata.loaders._parts import Part, Parts
-from anondata.loaders._shard_sources import Shard
-from anondata.loaders._shard_work import OF_ONE_SHARD, Recipe, make
+from anondata.loaders.shards.sources import Shard
+from anondata.loaders.shards.work import OF_ONE_SHARD, Recipe, make
 
 Result: TypeAlias = Part | AnondataError
 """What became of one shard."""

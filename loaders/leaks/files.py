@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import IO, cast
 
 from anondata.errors import LeakError, MissingExtraError
-from anondata.loaders._leaks_pictures import SUFFIXES
-from anondata.loaders._leaks_piece import Piece, leak
+from anondata.loaders.leaks.pictures import SUFFIXES
+from anondata.loaders.leaks.piece import Piece, leak
 
 BLOCK = 1 << 20  # of raw bytes looked at together
 _WHOLE = 64 << 20  # a file of no known format that is looked at in one piece
@@ -61,10 +61,10 @@ def _by_format(path: Path) -> Iterator[Piece]:
 
 def _tables() -> ModuleType:
     try:
-        from anondata.loaders import _leaks_tables
+        from anondata.loaders.leaks import tables
     except ImportError as error:
         raise MissingExtraError("parquet needs pyarrow: pip install 'anondata[hf]'") from error
-    return _leaks_tables
+    return tables
 
 
 def _raw(path: Path, where: str) -> Iterator[Piece]:

@@ -13,9 +13,9 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, PolicyError, RefusedError
 from anondata.loaders._flow import Flow, OnWithheld, Row, Settled
 from anondata.loaders._reports import Reports
-from anondata.loaders._torch_groups import GroupOf, Groups, in_rows
-from anondata.loaders._torch_reading import Key, Reader
-from anondata.loaders._torch_samples import Name, Names, layout_of
+from anondata.loaders.torch.groups import GroupOf, Groups, in_rows
+from anondata.loaders.torch.reading import Key, Reader
+from anondata.loaders.torch.samples import Name, Names, layout_of
 from anondata.records import Outcome
 
 _PIPES = tuple(getattr(torch.utils.data, name, Reader) for name in ("IterDataPipe", "MapDataPipe"))

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from anondata.errors import PolicyError, WithheldError
 from anondata.loaders._flow import Flow
 from anondata.loaders._spares import group_of
-from anondata.loaders._torch_reading import Key, Reader
-from anondata.loaders._torch_samples import Layout, Name
+from anondata.loaders.torch.reading import Key, Reader
+from anondata.loaders.torch.samples import Layout, Name
 from anondata.records import Withheld
 
 GroupOf: TypeAlias = Name | Callable[[Mapping[Name, Any]], Hashable] | Sequence[Hashable] | None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from anondata.loaders._leaks_piece import Piece, leak
+from anondata.loaders.leaks.piece import Piece, leak
 
 ROWS = 64  # held together; a column's short values among them are looked at together
 _SHORT = 64  # bytes

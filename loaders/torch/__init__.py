@@ -23,8 +23,8 @@ from torch.utils.data import Dataset, IterableDataset
 from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld
-from anondata.loaders._torch_loader import AnonymizedLoader
-from anondata.loaders._torch_source import GroupOf, Names, Source, no_attribute
+from anondata.loaders.torch.loader import AnonymizedLoader
+from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
 from anondata.report import Report
 
 __all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize_dataset"]

@@ -16,11 +16,11 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld, Settled
 from anondata.loaders._spares import Spares
-from anondata.loaders._torch_background import Background, failed, hand_over
-from anondata.loaders._torch_inner import check_loader, index_sampler, inner_loader, made_batch, stop_workers
-from anondata.loaders._torch_order import Order, Passed, Start, generators_of, start_of
-from anondata.loaders._torch_reading import Numbered
-from anondata.loaders._torch_source import GroupOf, Names, Source, no_attribute
+from anondata.loaders.torch.background import Background, failed, hand_over
+from anondata.loaders.torch.inner import check_loader, index_sampler, inner_loader, made_batch, stop_workers
+from anondata.loaders.torch.order import Order, Passed, Start, generators_of, start_of
+from anondata.loaders.torch.reading import Numbered
+from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
 from anondata.records import Outcome
 from anondata.report import Report
 

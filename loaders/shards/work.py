@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 from anondata.errors import LeakError, ShardsError, UnreadableSourceError, WithheldError
 from anondata.loaders._flow import HOPELESS, Flow
 from anondata.loaders._parts import Part, Parts
-from anondata.loaders._shard_read import Left, Stream, samples
-from anondata.loaders._shard_sources import Shard
-from anondata.loaders._shard_write import Slots, Spool, true_name, write_tar
 from anondata.loaders._spares import group_of
 from anondata.loaders._wds_fields import Fields, batches
 from anondata.loaders.leaks import Traces
+from anondata.loaders.shards.read import Left, Stream, samples
+from anondata.loaders.shards.sources import Shard
+from anondata.loaders.shards.write import Slots, Spool, true_name, write_tar
 from anondata.records import Outcome, Released, Withheld
 from anondata.report import Report
 from anondata.samples import Schema

@@ -23,11 +23,11 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import AnondataError, PolicyError, ShardsError, UnreadableSourceError
 from anondata.loaders._flow import Flow, OnWithheld
 from anondata.loaders._parts import WORK_FOLDER, Part, Parts
-from anondata.loaders._shard_pool import Result, run_here, run_over, usable_cores
-from anondata.loaders._shard_sources import Shard, list_shards
-from anondata.loaders._shard_work import NOTE, Recipe
 from anondata.loaders._spares import Group
 from anondata.loaders._wds_fields import IMAGES, declare_fields
+from anondata.loaders.shards.pool import Result, run_here, run_over, usable_cores
+from anondata.loaders.shards.sources import Shard, list_shards
+from anondata.loaders.shards.work import NOTE, Recipe
 from anondata.report import Report
 
 INDEX, REPORT = "index.json", "report.json"
