@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,23 +153,29 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def content_key(image: Any) -> str:
-    """A key for an image (or a list of them) that has no name: a digest of what it holds."""
+    """A key for an image (or a list of them) that has no name: a digest of what it holds.
+
+    What cannot be read has one key for all: the engine withholds it, whatever its key is.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    if type(image) in (list, tuple):
-        digest.update("".join(content_key(item) for item in image).encode())
-    elif isinstance(image, torch.Tensor):
-        raw = image.detach().cpu().contiguous()
-        digest.update(f"{tuple(raw.shape)} {raw.dtype}".encode() + raw.flatten().view(torch.uint8).numpy().tobytes())
-    elif hasattr(image, "tobytes"):
-        digest.update(f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode() + _pixels(image))
-    elif isinstance(image, bytes | bytearray | memoryview):
-        digest.update(image)
+    try:
+        for piece in _pieces(image):
+            digest.update(piece)
+    except Exception:  # noqa: BLE001 - a PIL image reads its file only now, and decoders raise what they like
+        digest = hashlib.blake2b(digest_size=16)
     return digest.hexdigest()
 
 
-def _pixels(image: Any) -> bytes:
-    """A PIL image may read its file only now, and fail; the engine then withholds it, whatever its key is."""
-    try:
-        return bytes(image.tobytes())
-    except Exception:  # noqa: BLE001 - decoders raise what they like
-        return b""
+def _pieces(image: Any) -> Iterator[bytes | bytearray | memoryview]:
+    if type(image) in (list, tuple):
+        for item in image:
+            yield content_key(item).encode()
+    elif isinstance(image, torch.Tensor):
+        raw = image.detach().cpu().contiguous()
+        yield f"{tuple(raw.shape)} {raw.dtype}".encode()
+        yield raw.flatten().view(torch.uint8).numpy().tobytes()
+    elif hasattr(image, "tobytes") and not isinstance(image, memoryview):
+        yield f"{getattr(image, 'size', '')} {getattr(image, 'mode', '')}".encode()
+        yield image.tobytes()
+    elif isinstance(image, bytes | bytearray | memoryview):
+        yield image

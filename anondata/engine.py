@@ -102,10 +102,10 @@ class Engine:
         by_type: dict[str, list[Work]] = defaultdict(list)
         for work in works:
             by_type[schema.fields[work.field]].append(work)
-        done: list[dict[str, Work]] = [{} for _ in samples]
+        done: list[dict[tuple[str, str], Work]] = [{} for _ in samples]
         for kind, group in by_type.items():
             for work in self._settle_apart(self.rules[kind], group):
-                done[work.sample][work.name] = work
+                done[work.sample][work.field, work.name] = work
         return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
 
     def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
@@ -351,7 +351,7 @@ class Engine:
                 work.fail("scan_unsettled", f"the output scan still found regions after {work.scans} passes")
         return [work for work in works if work in again and work.failure is None]
 
-    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[str, Work]) -> Outcome:
+    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[str, str], Work]) -> Outcome:
         works = list(done.values())
         record = SampleRecord(
             regions=tuple(record for work in works for record in work.records()),
@@ -363,9 +363,11 @@ class Engine:
                 if work.raises:
                     raise WithheldError(f"sample {index} of the batch was withheld: {work.failure[1]}")
                 return Withheld(sample.key, *work.failure, record)
-        changed = {place: work.value for place, work in done.items()}
+        changed: dict[str, dict[str, Any]] = defaultdict(dict)
+        for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
+            changed[field][place] = work.value
         kept = {n: v for n, v in sample.fields.items() if schema.fields[n] == KEEP}
-        content = {n: with_leaves(sample.fields[n], n, changed) for n in schema.content()}
+        content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
         fields = {n: content[n] if n in content else kept[n] for n in sample.fields if schema.fields[n] != DROP}
         return Released(Sample(sample.key, fields), record)
 

@@ -28,17 +28,20 @@ class Spares:
         self._held: deque[tuple[Hashable, Mapping[str, Any], int]] = deque()
 
     def offer(self, group: Hashable, fields: Mapping[str, Any]) -> None:
-        """Takes a released sample; the oldest ones go when there is no room."""
-        self._held.append((group, fields, sum(_size(value) for value in fields.values())))
+        """Takes a copy of a released sample; the oldest ones go when there is no room."""
+        own = {name: _copied(value) for name, value in fields.items()}
+        self._held.append((group, own, sum(_size(value) for value in own.values())))
         while len(self._held) > 1 and (
             len(self._held) > MAX_SAMPLES or sum(size for _, _, size in self._held) > MAX_BYTES
         ):
             self._held.popleft()
 
     def choose(self, group: Hashable, number: int) -> Mapping[str, Any] | None:
-        """The sample of a group (None: of any) that a number stands for; None where there is none."""
+        """A copy of the sample of a group (None: of any) that a number stands for; None where there is none."""
         members = [fields for own, fields, _ in self._held if group is None or own == group]
-        return members[number % len(members)] if members else None
+        if not members:
+            return None
+        return {name: _copied(value) for name, value in members[number % len(members)].items()}
 
 
 def _size(value: Any) -> int:
@@ -51,3 +54,15 @@ def _size(value: Any) -> int:
         return int(value.nbytes)
     size = getattr(value, "size", None)  # of a PIL image
     return size[0] * size[1] * 4 if isinstance(size, tuple) else 0
+
+
+def _copied(value: Any) -> Any:
+    """Consumers normalise in place what they got; that must not show in what stands in later."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    for name in ("clone", "copy"):  # of tensors; of arrays, PIL images and bytearrays
+        if callable(getattr(value, name, None)):
+            return getattr(value, name)()
+    return value

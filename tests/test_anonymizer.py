@@ -176,3 +176,8 @@ def test_a_picture_that_breaks_when_it_is_read_is_withheld(party_jpeg: bytes) ->
     lazy = Image.open(io.BytesIO(party_jpeg[:20_000]))
     [outcome] = Anonymizer("faces").anonymize([lazy])
     assert isinstance(outcome, Withheld)
+
+
+def test_a_tensor_that_is_not_dense_is_withheld(astronaut: Tensor) -> None:
+    [outcome] = Anonymizer("faces").anonymize([astronaut.to_sparse()])
+    assert isinstance(outcome, Withheld)

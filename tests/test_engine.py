@@ -469,3 +469,13 @@ def test_a_record_tells_where_a_region_was(astronaut: Tensor) -> None:
     ((x0, y0, x1, y1),) = [region.box for region in out.record.regions]
     assert 150 < x0 < x1 < 300
     assert 40 < y0 < y1 < 220
+
+
+def test_a_field_named_as_a_place_in_a_list_is_not_taken_for_it(astronaut: Tensor) -> None:
+    schema = Schema({"frames": "image", "frames[0]": "image"})
+    fields = {"frames": [b"no picture"], "frames[0]": astronaut}
+    (out,) = engine().run([Sample("k", fields)], schema)
+    assert isinstance(out, Withheld)
+    (out,) = engine().run([Sample("k", {**fields, "frames": [astronaut[:, :99]]})], schema)
+    assert isinstance(out, Released)
+    assert (out.sample["frames"][0].shape, out.sample["frames[0]"].shape) == ((3, 99, 512), (3, 512, 512))

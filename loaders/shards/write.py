@@ -64,7 +64,7 @@ def write_tar(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) ->
     """Writes samples (key, values by the name of the field) and returns the index of the tar.
 
     The index is what NVIDIA DALI's ``wds2idx`` makes of it: a line for each sample with suffix, offset, size and name
-    of each file.
+    of each file. Space divides there, so what of it is in a name becomes a low line.
 
     Raises:
         ShardsError: a key that leads out of the folder that the tar is unpacked into.
@@ -77,7 +77,7 @@ def write_tar(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) ->
                 info = _header(f"{key}.{suffix}", len(value))
                 tar.addfile(info, io.BytesIO(value))
                 offset = tar.offset - -(-len(value) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                line.append(f"{suffix} {offset} {len(value)} {info.name}")
+                line.append(f"{suffix} {offset} {len(value)} {'_'.join(info.name.split())}")
             lines.append(" ".join(line))
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines]) + "\n"
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from anondata import Anonymizer
 from anondata.errors import PolicyError, ReportError, UndeclaredFieldError, WithheldError
@@ -182,6 +184,17 @@ def test_the_pool_holds_no_more_than_it_may() -> None:
         spares.offer(i, {"x": bytes(20 << 20), "y": [np.zeros(4)]})
     assert spares.choose(1, 0) is None
     assert spares.choose(2, 0) is not None
+
+
+def test_what_a_consumer_does_to_a_sample_does_not_show_in_its_stand_ins() -> None:
+    spares, given = Spares(), {"x": torch.ones(3), "y": [np.ones(3)], "z": Image.new("L", (2, 2), 9)}
+    spares.offer(None, given)
+    for _ in range(2):
+        given["x"].zero_(), given["y"][0].fill(0), given["z"].putpixel((0, 0), 0)
+        again = spares.choose(None, 0)
+        assert again is not None
+        assert (again["x"].sum(), again["y"][0].sum(), again["z"].getpixel((0, 0))) == (3, 3, 9)
+        given = dict(again)
 
 
 def test_groups_of_tensors_and_lists_compare_by_value() -> None:

@@ -35,6 +35,7 @@ from anondata.errors import (
 from anondata.loaders.shards import Progress, anonymize_shards, plan
 from anondata.loaders.shards.read import Left, Stream, samples
 from anondata.loaders.shards.sources import list_shards
+from anondata.loaders.shards.write import write_tar
 
 # webdataset 1.0.2 closes no file that it opens.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -602,3 +603,9 @@ def test_progress_counts_shards_and_samples(src, tmp_path):
     anonymize_shards(src, tmp_path / "out", anonymizer(), workers=1, progress=seen.append, **DECLARED)
     assert seen[-1] == Progress(shards=3, shards_done=3, failed=0, samples=9, withheld=1)
     assert [p.samples for p in seen] == sorted(p.samples for p in seen)
+
+
+def test_a_key_with_white_space_keeps_its_line_in_the_index(tmp_path: Path) -> None:
+    index = write_tar(tmp_path / "x.tar", [("a b\nc", {"txt": b"x"}), ("d", {"txt": b"y"})])
+    assert [line.split()[0] for line in index.splitlines()] == ["v1.2", "txt", "txt"]
+    assert "a_b_c.txt" in index
