@@ -33,7 +33,8 @@ class Anonymizer:
     Args:
         policy: the name of a preset, the path of a YAML file, or a :class:`~anondata.policy.Policy`.
         device: ``"auto"`` (CUDA where there is one), or a torch device.
-        run_key: the secret of this run's randomness; the same key, samples and policy give the same result.
+        run_key: the secret of this run's randomness; the same key, samples and policy give the same result. None: a
+            fresh one, so that no other process can repeat the results or resume what was written.
         galleries: for each gallery that the policy names, the path of its file, or a gallery that is open. A file is
             opened on first use, with the key that ``ANONDATA_GALLERY_KEY`` holds.
 

@@ -112,7 +112,7 @@ class Engine:
         for name, kind in schema.content().items():
             if name not in sample.fields:
                 missing = Work(index, name, name, sample.key, None)
-                missing.fail("missing_field", "a declared field is not in the sample")
+                missing.fail("missing_field", f"the declared field {name!r} is not in the sample")
                 yield missing
                 continue
             for place, value in leaves(sample.fields[name], name):

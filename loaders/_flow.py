@@ -27,7 +27,7 @@ Read: TypeAlias = Callable[[Sequence[int]], list[Row]]
 T = TypeVar("T")
 
 BATCH_CPU, BATCH_CUDA = 4, 16
-HOPELESS = 64
+HOPELESS = 16
 """So many samples withheld and none released are no bad samples, but a wrong declaration or a broken source."""
 TRIES = 16
 """How many others are anonymized to stand in for one sample before that is given up."""
@@ -193,7 +193,7 @@ class Flow:
             if isinstance(outcome, Released):
                 return outcome.sample.fields
         raise WithheldError(
-            f"a sample was withheld ({withheld.reason}), and none of {tries} that may stand in for it was released. "
+            f"a sample was withheld ({withheld.reason}), and none that may stand in for it was released. "
             f"It was withheld because: {withheld.detail}"
         )
 
@@ -224,7 +224,8 @@ class Flow:
         if not missing:
             return
         if total.seen - total.released == len(missing):
-            log.warning("a sample was withheld (%s); more are only counted, in the report", missing[0].reason)
+            said = "a sample was withheld (%s): %s. More are only counted, in the report"
+            log.warning(said, missing[0].reason, missing[0].detail)
         if self.on_withheld == "raise":
             raise WithheldError(f"a sample was withheld ({missing[0].reason}): {missing[0].detail}")
         if not total.released and total.seen >= HOPELESS:

@@ -35,6 +35,8 @@ from anondata.report import Report, from_json
 FORMAT = "anondata.parts/1"
 WORK_FOLDER = ".anondata"
 
+_KEY_HINT = "; or give the run key of the first run: where none is given, each run draws its own"
+
 # An object is there when its upload is complete; elsewhere a file shows while it grows, and is renamed into place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "hf", "memory"}
 
@@ -114,7 +116,8 @@ class Parts:
         changed = sorted(k for k in {*before, *body} if before.get(k) != body.get(k))
         if changed and self.recorded():
             raise OutputError(
-                f"the output place was written with another {', '.join(changed)}; choose another place, or empty it"
+                f"the output place was written with other settings: {', '.join(changed)}. Choose another place, or "
+                f"empty it{_KEY_HINT if 'key' in changed else ''}"
             )
         if changed:  # a run that stopped before its first part, such as one that forgot to declare a field
             self._write_setting()

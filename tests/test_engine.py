@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anondata import Anonymizer, Engine, Released, RunKey, Sample, Withheld
-from anondata.content.images import ImageContent
+from anondata.content.images import ImageContent, Patch
 from anondata.errors import PolicyError, UndeclaredFieldError, WeightsError, WithheldError
 from anondata.policy import load_policy
 from anondata.protocols import Probe, Verdicts
@@ -479,3 +479,12 @@ def test_a_field_named_as_a_place_in_a_list_is_not_taken_for_it(astronaut: Tenso
     (out,) = engine().run([Sample("k", {**fields, "frames": [astronaut[:, :99]]})], schema)
     assert isinstance(out, Released)
     assert (out.sample["frames"][0].shape, out.sample["frames[0]"].shape) == ((3, 99, 512), (3, 512, 512))
+
+
+def test_a_float_picture_stays_within_its_range_however_blending_rounds() -> None:
+    content = ImageContent()
+    white = torch.ones(3, 64, 64)
+    media = content.decode(white, torch.device("cpu"))
+    above = Patch((8, 8, 40, 40), torch.full((3, 16, 16), 1 + 1e-6), torch.full((32, 32), 0.7))
+    value, _ = content.render(content.compose(media, [above]))
+    assert value.max() == 1

@@ -27,7 +27,8 @@ def script(title: str) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
-    """Photos of two classes, one of them corrupt, as a folder and as shards with captions."""
+    """Photos of two classes, one of them corrupt, as a folder and as shards with captions; and a run key."""
+    (tmp_path / "run.key").write_bytes(bytes(range(32)))
     for i in range(8):
         folder = tmp_path / "photos" / f"class{i % 2}"
         folder.mkdir(parents=True, exist_ok=True)

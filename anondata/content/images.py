@@ -136,6 +136,8 @@ class ImageContent:
         alpha = None if media.alpha is None else media.alpha.clone()
         for patch in patches:
             paste(pixels, list(patch.rect), patch.crop, patch.weight)
+            if pixels.is_floating_point():  # blending rounds, to a little more than 1 where both are 1
+                pixels.clamp_(0, 1)
             if alpha is not None:  # an outline in the alpha channel can tell as much as one in colour
                 paste(alpha[None], list(patch.rect), torch.ones_like(patch.crop[:1]), patch.weight)
         return replace(media, pixels=pixels, alpha=alpha)
