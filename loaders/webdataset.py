@@ -50,7 +50,8 @@ def anonymize(
 
     fields: content types by name of the field; ``"jpg;png"`` stands for one or the other. keep, drop: all other
         fields. on_withheld: ``"drop"``, ``"replace"`` (by another sample that this process released, which then
-        has the key of the one withheld) or ``"raise"``. group: see :class:`anondata.loaders._flow.Flow`.
+        has the key of the one withheld; dropped while there is none) or ``"raise"``. group: a kept field, or a
+        function of the kept fields: samples of one group may stand in for one another.
     batch: samples that go through the engine together. report_folder: where processes add up their reports.
 
     Raises:

@@ -42,7 +42,8 @@ class ShardsSummary:
         if result.interrupted:
             return "interrupted; the same command goes on from here"
         if result.failed:
-            return f"{len(result.failed)} of {result.shards} shards could not be done; the same command tries again"
+            failed = f"{len(result.failed)} of {result.shards} shards could not be done"
+            return f"{failed}; repair or leave them out, and the same command does the rest"
         return None
 
     def to_json(self) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def list_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
             owners[name] = number
             found[known] = Shard(len(found) + 1, name, path, fs)
     if not found:
-        raise ShardsError("there are no shards in the sources; expected files that end in .tar, .tar.gz or .tgz")
+        raise ShardsError(
+            "there are no shards in the sources; expected files that end in .tar, .tar.gz or .tgz, in no deeper folder"
+        )
     return tuple(found.values())
 
 
@@ -122,6 +124,8 @@ def _files(place: _Place, number: int, out: _Place) -> Iterable[str]:
         if out.is_within(fs, path):
             raise ShardsError(f"the output place lies in SRC {number}; results never go among originals")
         return sorted(found for found in with_retries(lambda: fs.ls(path, detail=False)) if _is_shard(found))
+    if place.local and not os.path.exists(path):
+        raise ShardsError(f"SRC {number} does not exist")
     raise ShardsError(f"SRC {number} is no shard and no folder of shards; expected .tar, .tar.gz, .tgz or a folder")
 
 

@@ -184,7 +184,7 @@ def test_a_place_that_was_written_with_another_setting_is_refused(src, tmp_path,
     options = {**DECLARED, **change}
     if "keep" in change:
         options["drop"] = ("json", "cls")
-    with pytest.raises(OutputError, match=f"with another {words};"):
+    with pytest.raises(OutputError, match=f"with other settings: {words}"):
         anonymize_shards(src, tmp_path / "out", other, workers=1, **options)
 
 
@@ -544,6 +544,7 @@ def test_sources_are_files_folders_globs_braces_and_urls(place, sources, names):
         (["a", "b"], "out", "two shards would have results of the same name, of SRC 1 and SRC 2"),
         (["a/*.zip"], "out", "there are no shards in the sources"),
         (["b/x.zip"], "out", "SRC 1 is no shard and no folder of shards"),
+        (["b/nothing"], "out", "SRC 1 does not exist"),
         (["alice.tar"], "out", "SRC 1 names a file that does not exist"),
         (["a/{1,2"], "out", "the braces of SRC 1 do not match"),
         (["nosuch://bucket/alice.tar"], "out", "SRC 1 is a URL of no protocol that fsspec knows"),
