@@ -13,7 +13,6 @@ Both must come before what normalises pictures: give that as ``transform``.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld
 from anondata.loaders.torch.loader import AnonymizedLoader
+from anondata.loaders.torch.reading import one
 from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
 from anondata.report import Report
 
@@ -33,7 +33,8 @@ __all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader",
 class AnonymizedDataset(Dataset[Any]):
     """A map-style dataset whose every sample is anonymized when it is asked for; see :func:`anonymize_dataset`.
 
-    Batches are read at once (``__getitems__``, which a ``DataLoader`` calls) and anonymized in micro-batches.
+    Batches are read at once (``__getitems__``, which a ``DataLoader`` calls) and anonymized in micro-batches. A slice
+    or a list of indices gives a list of samples. A pickle of the dataset holds the run key: keep it as secret.
     """
 
     def __init__(self, source: Source) -> None:
@@ -51,6 +52,15 @@ class AnonymizedDataset(Dataset[Any]):
         return self._source.size()
 
     def __getitem__(self, key: Any) -> Any:
+        """One sample; a list of them for a slice or a list.
+
+        Raises:
+            FieldTypeError: another key that may be for several samples.
+        """
+        if isinstance(key, slice):
+            return self.__getitems__(range(len(self))[key])
+        if isinstance(key, list):
+            return self.__getitems__(key)
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[Any]) -> list[Any]:
@@ -71,9 +81,10 @@ class AnonymizedDataset(Dataset[Any]):
 
     def _key(self, key: Any) -> Any:
         """An index within the dataset; what else a sampler may give is left to the dataset."""
-        if not hasattr(key, "__index__"):
-            return key
-        index, count = operator.index(key), len(self)
+        index = one(key)
+        if not isinstance(index, int):
+            return index
+        count = len(self)
         if not -count <= index < count:
             raise IndexError(f"index {index} of a dataset of {count} samples")
         return index % count
@@ -83,7 +94,8 @@ class AnonymizedIterableDataset(IterableDataset[Any]):
     """An iterable dataset whose every sample is anonymized; see :func:`anonymize_dataset`.
 
     Splitting among workers is up to the dataset's own ``__iter__``. Where a ``worker_init_fn`` does it, it finds no
-    attribute of the dataset here; take :class:`AnonymizedLoader` then.
+    attribute of the dataset here; take :class:`AnonymizedLoader` then. A pickle of the dataset holds the run key:
+    keep it as secret.
     """
 
     def __init__(self, source: Source) -> None:
@@ -134,7 +146,7 @@ def anonymize_dataset(
     A sample that the dataset cannot decode is withheld; other errors of the dataset are raised without their text.
 
     Works in a ``DataLoader`` with any number of workers, forked or spawned, if the dataset does; on CUDA they must be
-    spawned.
+    spawned. A pickle of it holds the run key (spawned workers are sent one): keep it as secret as the key.
 
     Args:
         dataset: map-style or iterable.

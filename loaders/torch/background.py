@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ class Background:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._stopped = threading.Event()
+        self._program_ends = sys.is_finalizing  # held here: when it is asked, modules may be empty
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="anondata")
         self._lane = _Lane(flow.anonymizer.device) if flow.anonymizer.device.type == "cuda" else None
 
@@ -36,7 +38,8 @@ class Background:
     def stop(self) -> None:
         """Gives up what is not done, after the micro-batch at hand. Does not wait: it may be called by anyone."""
         self._stopped.set()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if not self._program_ends():  # which has waited for the thread
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, rows: Sequence[Row], ready: Any) -> list[Outcome]:
         with self._lane.after(ready) if self._lane else nullcontext():

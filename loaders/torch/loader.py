@@ -45,7 +45,8 @@ class AnonymizedLoader:
 
     ``len()`` is the loader's own: with ``on_withheld="drop"`` batches get smaller, and a batch of which nothing is
     left is left out. ``sampler`` and ``batch_sampler`` are those of the loader, for ``set_epoch``. There is no
-    ``dataset``: it holds originals, which a sampler may lead to, too.
+    ``dataset``: it holds originals, which a sampler may lead to, too. A pickle of the loader holds the run key: keep
+    it as secret.
 
     Lightning: return the loader from ``train_dataloader()`` (it saves and restores the state by itself; set a
     ``DistributedSampler`` yourself). Accelerate: ``prepare`` takes plain loaders alone, so leave this one out, and

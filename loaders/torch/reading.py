@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import operator
 import pickle
 import struct
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import getitem
-from types import GeneratorType
+from types import EllipsisType, GeneratorType, NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,7 +30,7 @@ from anondata.records import Withheld
 from anondata.samples import leaves
 
 Key: TypeAlias = Any
-"""What a sampler gives for a sample: an index as a rule. None in a stream."""
+"""What a sampler gives for a sample: an index as a rule. None in a stream. See :func:`one`."""
 Numbered: TypeAlias = tuple[Key, Row]
 
 _BAD_FILE = (
@@ -46,6 +46,8 @@ _BAD_FILE = (
 _BAD_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
 """Errors of the system that say nothing of a sample: every later one would be withheld, too."""
 _END = object()
+_SEVERAL = (bool, np.bool_, slice, EllipsisType, NoneType)
+"""What is no index of one sample, though some can be hashed: arrays take them for masks, ranges and new axes."""
 _PLAIN = (Tensor, np.ndarray, Image.Image, bytes, str, int, float, type(None))
 
 
@@ -60,16 +62,17 @@ class Reader:
         """The rows of some samples, in order; :class:`Withheld` where one cannot be read.
 
         Raises:
-            UndeclaredFieldError, FieldTypeError: see :meth:`Layout.row`.
+            UndeclaredFieldError, FieldTypeError: see :func:`one` and :meth:`Layout.row`.
             Exception: what the dataset raised, without its text.
         """
+        keys = [one(key) for key in keys]
         many = getattr(self.dataset, "__getitems__", None)
         samples = None
         if callable(many) and len(keys) > 1:
             with contextlib.suppress(Exception):  # read again below, one by one, where it is told whose it is
                 samples = [_loaded(sample) for sample in many(keys)]
         if samples is None or len(samples) != len(keys):
-            samples = [self._read(partial(getitem, self.dataset, key), key) for key in keys]
+            samples = [self._read(partial(operator.getitem, self.dataset, key), key) for key in keys]
         return [self._row(sample) for sample in samples]
 
     def stream(self) -> Iterator[Row]:
@@ -104,6 +107,26 @@ class Reader:
                 return Withheld(f"unreadable {key!r}", "unreadable", f"reading it raised {type(error).__name__}")
             failure, trace = _untold(error, key), error.__traceback__
         raise failure.with_traceback(trace)  # here, where the error itself is no part of it
+
+
+def one(key: Key) -> Key:
+    """A key that is for one sample: an index, as an int, or a name.
+
+    A dataset's answer to others could be taken for one sample: three grey pictures, stacked, for one in colour.
+
+    Raises:
+        FieldTypeError: it may be for several.
+    """
+    if not isinstance(key, _SEVERAL):
+        with contextlib.suppress(TypeError):
+            return int(operator.index(key))
+        if isinstance(key, str | bytes) or (isinstance(key, Hashable) and not isinstance(key, Iterable)):
+            return key
+    raise FieldTypeError(
+        f"a key of the dataset is a {type(key).__name__}, which may be for several samples; expected an index or a "
+        "name of one: give the DataLoader batch_size=N and a plain sampler, or batch_sampler=BatchSampler(…) in "
+        "place of sampler=BatchSampler(…) with batch_size=None"
+    )
 
 
 def _loaded(sample: Any) -> Any:
@@ -188,17 +211,39 @@ class RowsOfStream(_Proxy, IterableDataset[Numbered]):
 
 
 def sendable(batch: Any) -> Any:
-    """A loader's batch, checked that it can leave a worker: multiprocessing drops what it cannot pickle, unsaid.
+    """A loader's batch, copied, and checked that it can leave a worker: multiprocessing drops what it cannot, unsaid.
 
     Raises:
-        FieldTypeError: it cannot.
+        FieldTypeError: it cannot be pickled.
     """
+    batch = _copied(batch)
     if get_worker_info() is not None:
         for _, row in batch if isinstance(batch, list) else [batch]:
             for _, value in leaves(_values(row), ""):
                 if not isinstance(value, _PLAIN):
                     _check_pickles(value)
     return batch
+
+
+def _copied(value: Any) -> Any:
+    """Values that a dataset cannot change any more, also within lists, tuples and dicts.
+
+    A dataset may read each sample into the same buffer, and goes on reading while the engine works. Without workers
+    the engine sees that buffer; with workers, too, as a tensor that is sent becomes shared memory.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy(order="K")
+    if type(value) is Image.Image:  # one that was opened from a file is read anew each time
+        return value.copy()
+    if isinstance(value, memoryview) and value.format == "B":
+        return memoryview(value.tobytes())
+    return bytearray(value) if type(value) is bytearray else value
 
 
 def _check_pickles(value: Any) -> None:

@@ -29,6 +29,7 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     RandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
     get_worker_info,
 )
@@ -177,6 +178,34 @@ def test_without_batches_samples_come_one_by_one() -> None:
         samples = list(wrapped(DataLoader(dataset, batch_size=None)))
         assert [label for _, label in samples] == [0, 1, 2]
         assert isinstance(samples[0][0], torch.Tensor)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("several", [[0, 1, 2], (0, 1, 2), slice(3), torch.arange(3)], ids=str)
+def test_a_sampler_of_whole_batches_without_batches_is_refused(several: Any, workers: int) -> None:
+    stacked = TensorDataset(torch.zeros(3, 24, 24, dtype=torch.uint8), torch.arange(3))
+    with pytest.raises(FieldTypeError, match=r"batch_sampler=BatchSampler\(…\) in place of sampler=BatchSampler"):
+        list(wrapped(DataLoader(stacked, sampler=[several], batch_size=None, num_workers=workers)))
+
+
+class Reusing(Blanks):
+    """Reads each sample into the same buffers."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(6)
+        self.shade, self.index = torch.zeros(3, 24, 24, dtype=torch.uint8), np.zeros(1, int)
+        self.kind = kind
+
+    def __getitem__(self, index: int) -> Any:
+        self.shade[:], self.index[:] = index, index
+        return self.shade if self.kind == "tensor" else self.shade.numpy().transpose(1, 2, 0), {"index": [self.index]}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_a_dataset_may_reuse_its_buffers(kind: str, workers: int) -> None:
+    batches = list(wrapped(DataLoader(Reusing(kind), num_workers=workers), prefetch=3))
+    assert [(int(image.max()), int(kept["index"][0])) for image, kept in batches] == [(i, i) for i in range(6)]
 
 
 def test_set_epoch_reaches_the_sampler() -> None:
@@ -501,6 +530,27 @@ def test_ctrl_c_ends_the_program_at_once() -> None:
     assert "KeyboardInterrupt" in said
     assert process.returncode != 0
     assert time.monotonic() - start < 15
+
+
+LEFT_OPEN = """
+import sys
+import numpy as np, torch
+from anondata import Anonymizer
+from anondata.loaders.torch import AnonymizedLoader
+
+photos = [(np.full((24, 24, 3), 9, np.uint8), i) for i in range(8)]
+loader = torch.utils.data.DataLoader(photos, num_workers=int(sys.argv[1]))
+made = AnonymizedLoader.from_dataloader(loader, Anonymizer("faces", device="cpu"), fields={0: "image"}, keep=(1,))
+sys.modules["held to the end"] = batches = iter(made)
+next(batches)
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_program_may_end_within_an_epoch(workers: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", LEFT_OPEN, workers]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr == ""
 
 
 # Going on
