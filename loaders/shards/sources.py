@@ -76,7 +76,7 @@ def list_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
             found[known] = Shard(len(found) + 1, name, path, fs)
     if not found:
         raise ShardsError(
-            "there are no shards in the sources; expected files (not in deeper folders) that end in .tar, .tar.gz, .tgz"
+            "there are no shards in the sources; expected files that end in .tar, .tar.gz or .tgz (not deeper)"
         )
     return tuple(found.values())
 
