@@ -59,9 +59,11 @@ def anonymize(
     Every column is declared: in ``fields`` with its content type (by default ``{"image": "image"}``), in ``keep`` or
     in ``drop``. A column may hold a list of images. Members of structs are named with dots: ``"meta.photo"``, also in
     a list of structs. Names of classes are part of a kept label's type: where they are names of people, drop it.
+    A kept image passes as it is, with all that its file tells (EXIF: place, time, camera).
 
     on_withheld: what consumers get instead of a withheld sample: ``"replace"`` (another one, and the column
         ``"anondata"`` says so; what views do unless told otherwise), ``"drop"`` (streams do) or ``"raise"``.
+        Of a view it is another of the rows that the view shows.
     group: the name of a kept field, or a function of a sample's kept fields, without files: samples of one group may
         stand in for one another. batch: samples that go through the engine together. report_folder: where the
         report's parts lie; a shared folder if several machines work on one run.

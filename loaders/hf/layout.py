@@ -85,7 +85,8 @@ def layout_of(features: Mapping[str, Any], schema: Schema) -> Layout:
 
     Raises:
         UndeclaredFieldError: a column, a member of a struct, or media inside a kept struct that nobody declared.
-        FieldTypeError: a declared column that is not there, or whose type cannot hold what it was declared to.
+        FieldTypeError: a declared column that is not there, or whose type cannot hold what it was declared to; a
+            struct that would come out as a file with its path.
         PolicyError: a name that means two things.
     """
     seen: list[str] = []
@@ -134,6 +135,7 @@ def _resolve(name: str, feature: Any, declared: Mapping[str, str], seen: list[st
         )
     found = {member: _resolve(f"{name}.{member}", part, declared, seen) for member, part in members.items()}
     kept = {member: tree for member, tree in found.items() if tree is not None}
+    _check_no_file(name, kept)
     return _wrapped(feature, kept) if kept else None
 
 
@@ -178,6 +180,7 @@ def _check_kept(name: str, kind: str, item: Any) -> None:
     """A struct is kept whole only where nothing in it could be a picture that nobody thought of."""
     if not isinstance(item, Mapping):
         return
+    _check_no_file(name, item)
     for member, feature in item.items():
         inner = item_of(feature)
         if not isinstance(inner, Mapping) and not _is_plain(inner):
@@ -186,6 +189,16 @@ def _check_kept(name: str, kind: str, item: Any) -> None:
                 f"members of {name!r} one by one instead, and so say that this one is anonymized, kept or dropped"
             )
         _check_kept(f"{name}.{member}", kind, inner)
+
+
+def _check_no_file(name: str, members: Collection[str]) -> None:
+    """A struct of bytes and path is how files are stored, and readers would open the path."""
+    if set(members) == {"bytes", "path"}:
+        raise FieldTypeError(
+            f"field {name!r} is a struct of bytes and path, which readers take for a file, whose path must not come "
+            f"out; drop '{name}.path', or rename it in the dataset, or cast images: "
+            f"ds.cast_column({name!r}, datasets.Image())"
+        )
 
 
 def _is_plain(feature: Any) -> bool:

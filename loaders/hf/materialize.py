@@ -12,7 +12,6 @@ hold anything of the source but the types of the declared columns.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,13 +21,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 from datasets import Dataset, DatasetDict, Features
 from datasets.utils import tqdm
 
 from anondata.errors import OutputError, PolicyError
 from anondata.loaders._flow import Flow, OnWithheld, Row
-from anondata.loaders._parts import Part, Parts
+from anondata.loaders._parts import WORK_FOLDER, Part, Parts
 from anondata.loaders._reports import Reports
 from anondata.loaders.hf._pool import run_over
 from anondata.loaders.hf.layout import NOTE
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from anondata.loaders.hf.view import AnonymizedDataset
 
 REPORT = "report.json"
+STARTED = f"{WORK_FOLDER}/run.json"
 FILE_BYTES = 256 << 20
 """About how large the files are, where nobody says how many rows go into one."""
 HELD = 32  # rows in memory, before they are written
@@ -59,18 +58,23 @@ def materialize(
 ) -> DatasetDict:
     """Writes the rows of views as parquet files, and loads them. A transform or format of a view does not count.
 
-    The same call goes on where one was stopped or killed. Types of columns are kept, with the names of classes: where
-    they are names of people, drop the label. Files hold images themselves, never a path.
+    The same call goes on where one was stopped or killed. What was made of local files that changed since, by size or
+    time, is done again; of remote ones (``hf://``, ``s3://``) only paths are compared.
 
-    on_withheld: ``"drop"`` leaves withheld rows out, ``"replace"`` writes others instead, and a column ``"anondata"``
-        that says so, ``"raise"`` stops. num_proc: processes, each with networks of its own; a script must then call
-        this below ``if __name__ == "__main__":``. rows_per_file: None makes files of about 256 MiB of originals.
+    Types of columns are kept, with the names of classes: where they are names of people, drop the label. Files hold
+    images themselves, never a path. A kept image passes as it is, with its EXIF.
+
+    on_withheld: ``"drop"`` leaves withheld rows out, ``"replace"`` writes others of the same view instead,
+        and a column ``"anondata"`` that says so, ``"raise"`` stops. num_proc: processes, each with networks of its
+        own; a script must then call this below ``if __name__ == "__main__":``.
+    rows_per_file: None makes files of about 256 MiB of originals.
     cache_dir: where `datasets` puts the Arrow copy, of anonymized rows, that it reads; by default its own cache.
 
     Raises:
         LeakError: something of an original was found in a file, which is not put in place.
         WithheldError: a row was withheld and ``on_withheld`` says so, or a file's rows were all withheld.
-        OutputError: the folder cannot be written, or was written from other rows or with another setting.
+        OutputError: the folder cannot be written, holds files that no run wrote, or was written from other rows or
+            with another setting.
     """
     splits = _splits_of(views, on_withheld, num_proc, rows_per_file)
     done = _write(splits, folder, on_withheld, num_proc)
@@ -109,6 +113,7 @@ def _write(
     """Writes what is not there; returns what is, by name."""
     files = {file.name: file for split in splits for file in split.files()}
     parts = Parts(folder, setting=_setting(splits[0].source.flow, on_withheld, splits))
+    _check_folder(parts)
     with parts:
         if any(name.startswith("data/") and name not in files for name in parts.strangers(files)):
             raise OutputError("the folder's data/ holds files that this would not write; choose another folder")
@@ -119,6 +124,14 @@ def _write(
             done[part.name] = part
         parts.write(REPORT, _report(splits, done).to_json().encode())
     return done
+
+
+def _check_folder(parts: Parts) -> None:
+    """What lies there is given away with the files that are written, so it must not be the originals."""
+    if parts.read(STARTED) is None and next(parts.strangers([]), None) is not None:
+        raise OutputError("the output folder holds files that no run of anondata wrote; choose an empty one")
+    if parts.local and Path(parts.root, "data").is_symlink():
+        raise OutputError("the output folder's data/ is a link to another place; choose an empty folder")
 
 
 def _report(splits: Sequence[_Split], done: Mapping[str, Part]) -> Report:
@@ -195,22 +208,22 @@ class _Job:
     def _version(self, file: _File) -> str:
         """Stands for a file's rows and columns, by the run key."""
         split = self.splits[file.split]
-        rows = hashlib.sha256(np.asarray(split.numbers[file.start : file.stop], np.int64).tobytes()).hexdigest()
+        rows = split.source.version(split.numbers[file.start : file.stop])
+        others = split.source.stand_ins if self.on_withheld == "replace" else ""
         columns = json.dumps([sorted(split.columns.items()), str(split.features)])
-        return split.source.flow.anonymizer.name("rows", split.source.fingerprint, rows, columns)
+        return split.source.flow.anonymizer.name("rows", split.source.fingerprint, rows, others, columns)
 
     def __call__(self, file: _File) -> Part:
         """Anonymizes a file's rows, scans it and puts it in place. Whatever happens, nothing half is there."""
         split, folder = self.splits[file.split], self.parts.temporary()
+        version = self._version(file)  # before files are read, which may change meanwhile
         try:
             traces = Traces()
             flow = _traced(split.source.flow, self.on_withheld, Reports(folder / "report"), traces)
             made = folder / "part.parquet"
             rows = _written(split, file, flow, made)
             traces.check_file(made)
-            return self.parts.commit(
-                made, file.name, version=self._version(file), report=flow.report, facts={"samples": rows}
-            )
+            return self.parts.commit(made, file.name, version=version, report=flow.report, facts={"samples": rows})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

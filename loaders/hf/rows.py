@@ -124,6 +124,11 @@ class Reader:
             return value.copy()  # which forgets the file's name
         if isinstance(value, Mapping) and _is_file(value) and "bytes" in value:
             return self._without_path(value)
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            raise UndeclaredFieldError(
+                f"field {name!r} is kept, but holds a numpy array of Python objects, which could be anything; make "
+                "it one of numbers or a list, or tell its type by ds.cast(datasets.Features(...))"
+            )
         return value if isinstance(value, bytes | np.ndarray | torch.Tensor) else _plain(name, value)
 
     def row(self, values: Mapping[str, Any], columns: Collection[str] | None = None) -> dict[str, Any]:

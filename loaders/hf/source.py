@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,16 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Value
+from datasets.utils.file_utils import is_remote_url
 
 from anondata.loaders._flow import Flow, Row, Settled
 from anondata.loaders._spares import group_of
 from anondata.loaders.hf.layout import NOTE, Layout
-from anondata.loaders.hf.rows import Reader
+from anondata.loaders.hf.rows import Reader, is_stored_file
 from anondata.samples import KEEP, Sample
 
 ROW = "row"
 CHUNK = 1000
 """Rows of kept columns that are read at once."""
+FILES = 32
+"""Rows of files that are read at once."""
 
 
 class Source:
@@ -34,6 +40,7 @@ class Source:
         # As Arrow tables, because that decodes nothing and opens no file.
         self._table = dataset.select_columns(list(layout.columns)).with_format("arrow")
         self.reader = Reader(flow, layout, pictures)
+        self._shown: Any = range(len(self))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -48,8 +55,15 @@ class Source:
 
     def with_flow(self, flow: Flow, *, pictures: bool) -> Source:
         """The same originals, anonymized or handed out in another way."""
-        other = object.__new__(Source)
-        other._table, other.reader = self._table, replace(self.reader, flow=flow, pictures=pictures)
+        other = copy(self)
+        other.reader = replace(self.reader, flow=flow, pictures=pictures)
+        return other
+
+    def showing(self, numbers: Sequence[int]) -> Source:
+        """The same originals, of which these rows alone may stand in for others."""
+        other = copy(self)
+        other._shown = np.unique(np.asarray(numbers, np.int64))  # sorted, so that the view's order does not matter
+        other.__dict__.pop("_groups", None)
         return other
 
     def features(self, *, note: bool) -> Features:
@@ -64,8 +78,22 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """What `datasets` tells versions of the table apart by."""
+        """What `datasets` tells versions of the table apart by. It knows of paths, not of the files there."""
         return str(self._table._fingerprint)
+
+    def version(self, numbers: Sequence[int]) -> str:
+        """Stands for some rows: their numbers, and size and time of their local files; remote ones are not asked."""
+        digest = hashlib.sha256(np.asarray(numbers, np.int64).tobytes())
+        names = [n for n in self.layout.columns if any(map(is_stored_file, self.layout.leaves(n)))]
+        for row in self._read(numbers, names, FILES) if names else ():
+            for path in _paths(list(row.values())):
+                digest.update(repr((path, _state(path))).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def stand_ins(self) -> str:
+        """Stands for the rows that may stand in for others."""
+        return self.version(self._shown)
 
     def size_of(self, number: int) -> int:
         """About how many bytes a row takes when it is stored."""
@@ -73,7 +101,7 @@ class Source:
         return _size(list(row.fields.values())) if isinstance(row, Sample) else 0
 
     def settle(self, numbers: Sequence[int]) -> list[Settled]:
-        """What consumers get for some rows. A stand-in comes from the whole dataset, whatever a view shows of it."""
+        """What consumers get for some rows. A stand-in is one of the rows that the view shows."""
         groups = None if self.flow.group is None else list(self._groups_of(numbers))
         return self.flow.fetch(numbers, self._rows, self._members, groups)
 
@@ -89,13 +117,13 @@ class Source:
         for row in self._read(numbers, names):
             yield self.reader.row(self.reader.kept(row, files=True), names)
 
-    def _read(self, numbers: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _read(self, numbers: Sequence[int], columns: Sequence[str], chunk: int = CHUNK) -> Iterator[dict[str, Any]]:
         if not columns:
             yield from ({} for _ in numbers)
             return
         table = self._table.select_columns(list(columns))
-        for start in range(0, len(numbers), CHUNK):
-            yield from table[list(numbers[start : start + CHUNK])].to_pylist()
+        for start in range(0, len(numbers), chunk):
+            yield from table[list(numbers[start : start + chunk])].to_pylist()
 
     def _groups_of(self, numbers: Sequence[int]) -> Iterator[Hashable]:
         """Groups are told from what is kept and no file, so that one can be told of a row that is unreadable."""
@@ -106,13 +134,16 @@ class Source:
             yield group_of(group, self.reader.kept(row, files=False))
 
     def _members(self, group: Hashable) -> Sequence[int]:
-        return range(len(self)) if self.flow.group is None or group is None else self._groups.get(group, ())
+        if self.flow.group is None or group is None:
+            shown: Sequence[int] = self._shown
+            return shown
+        return self._groups.get(group, ())
 
     @cached_property
     def _groups(self) -> Mapping[Hashable, Sequence[int]]:
         """Row numbers by group; all kept fields are read when the first sample is withheld."""
         found: dict[Hashable, list[int]] = {}
-        for number, group in enumerate(self._groups_of(range(len(self)))):
+        for number, group in zip(self._shown, self._groups_of(self._shown), strict=True):
             found.setdefault(group, []).append(number)
         return found
 
@@ -122,6 +153,27 @@ def _size(value: Any) -> int:
         return len(value)
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return sum(map(_size, items)) or 8
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths of files whose bytes the table does not hold."""
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:
+        if value["bytes"] is None and value["path"] is not None:
+            yield value["path"]
+        return
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from _paths(item)
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of a local file, or of the archive that it is in; None where there is none."""
+    place = path.split("::")[-1]
+    try:
+        found = None if is_remote_url(place) else os.stat(place)
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if found else None
 
 
 def row_table(numbers: Sequence[int]) -> Dataset:

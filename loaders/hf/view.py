@@ -26,7 +26,10 @@ class AnonymizedDataset(Ordered, Refusing):
     keep them, :meth:`materialize`. What would reach originals raises :class:`~anondata.errors.RefusedError`.
 
     It is no ``datasets.Dataset``, so that nothing of that works on originals by default. A pickle of it holds the
-    originals, or where they are on disk: it is for the workers of a DataLoader, not for others.
+    originals, or where they are on disk, and the run key: it is for the workers of a DataLoader, not for others.
+
+    What stands in for a withheld row is one of the rows that this view shows, never one that was filtered out or is
+    in another split. So it is the same in any order, but may be another after ``filter``, ``select`` or ``shard``.
 
     Kept columns alone (``view["label"]``, ``sort``, ``filter``, ``unique``) are read as the dataset holds them,
     without the engine: also of rows whose content is withheld, and which then show another row.
@@ -54,7 +57,8 @@ class AnonymizedDataset(Ordered, Refusing):
     def _with(self, **changes: Any) -> AnonymizedDataset:
         split = changes.pop("split", self._split)
         now = {"numbers": self._numbers, "columns": self._columns, "form": self._form}
-        view = AnonymizedDataset(self._source, **{**now, **changes})
+        source = self._source.showing(changes["numbers"]) if "numbers" in changes else self._source
+        view = AnonymizedDataset(source, **{**now, **changes})
         view._split = split
         return view
 
@@ -170,7 +174,10 @@ class AnonymizedDataset(Ordered, Refusing):
             return range(len(self))[key]
         keys = np.asarray(key if hasattr(key, "__array__") else list(key) if isinstance(key, Iterable) else key)
         if keys.ndim != 1 or not (np.issubdtype(keys.dtype, np.integer) or not len(keys)):
-            raise FieldTypeError("rows are asked for by a position, a slice, a list of positions or a column's name")
+            raise FieldTypeError(
+                "rows are asked for by a position, a slice, a list of positions or a column's name; "
+                "where there is a mask, take numpy.flatnonzero(mask)"
+            )
         return [self._position(int(position)) for position in keys]
 
     # which columns, and in what format

@@ -222,6 +222,14 @@ def test_withheld_rows_are_replaced_and_said_so(photo: Photo, tmp_path: Path) ->
     assert pixels(made[1]["image"]) == released(photo(3, "PNG")) == pixels(view[1]["image"])
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stand_ins_are_rows_of_the_view_from_any_file(photo: Photo, tmp_path: Path, processes: int) -> None:
+    view = view_of(table(photo, row0=b"no image")).select([0, 3])
+    out = tmp_path / "out"
+    made = view.materialize(out, on_withheld="replace", rows_per_file=1, num_proc=processes)
+    assert [pixels(image) for image in made["image"]] == [released(photo(3, "PNG"))] * 2
+
+
 def test_withheld_rows_may_stop_the_run(photo: Photo, tmp_path: Path) -> None:
     view = view_of(table(photo, row3=b"no image"))
     with pytest.raises(WithheldError, match="not_an_image"):
@@ -265,6 +273,26 @@ def test_rows_that_changed_are_made_again(photo: Photo, tmp_path: Path) -> None:
     view_of(table(photo)).materialize(tmp_path / "out")
     made = view_of(table(photo).select([4, 3, 2, 1, 0])).materialize(tmp_path / "out")
     assert pixels(made[0]["image"]) == released(photo(4, "PNG"))
+
+
+@pytest.mark.parametrize("on_withheld", ["drop", "replace"])
+def test_files_that_changed_are_made_again(photo: Photo, tmp_path: Path, on_withheld: str) -> None:
+    place = tmp_path / "jane.png"
+    place.write_bytes(photo(0, "PNG"))
+    ds = Dataset.from_dict({"image": [str(place)]}).cast_column("image", Image())
+    view = hf.anonymize(ds, anonymizer())
+    view.materialize(tmp_path / "out", on_withheld=on_withheld)
+    place.write_bytes(photo(1, "PNG"))
+    made = view.materialize(tmp_path / "out", on_withheld=on_withheld)
+    assert pixels(made[0]["image"]) == released(photo(1, "PNG"))
+
+
+def test_stand_ins_of_other_rows_are_made_again(photo: Photo, tmp_path: Path) -> None:
+    view = view_of(table(photo, row0=b"no image"))
+    for other in (1, 3):
+        chosen = view.select([0, other])
+        made = chosen.materialize(tmp_path / "out", on_withheld="replace", rows_per_file=1)
+        assert pixels(made[0]["image"]) == released(photo(other, "PNG"))
 
 
 SCRIPT = """
@@ -340,7 +368,7 @@ def test_a_folder_of_another_setting_is_left_alone(photo: Photo, tmp_path: Path,
     view = view_of(table(photo, 2))
     view.materialize(tmp_path / "out", rows_per_file=1)
     before = files(tmp_path / "out")
-    with pytest.raises(OutputError, match=f"another {changed}"):
+    with pytest.raises(OutputError, match=f"settings: {changed}"):
         view.materialize(tmp_path / "out", **{"rows_per_file": 1, **options})
     assert files(tmp_path / "out") == before
 
@@ -348,8 +376,30 @@ def test_a_folder_of_another_setting_is_left_alone(photo: Photo, tmp_path: Path,
 def test_a_folder_with_other_data_is_left_alone(photo: Photo, tmp_path: Path) -> None:
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "train-00000-of-00002.parquet").write_bytes(b"")
-    with pytest.raises(OutputError, match="holds files that this would not write"):
+    with pytest.raises(OutputError, match="holds files that no run of anondata wrote"):
         view_of(table(photo, 2)).materialize(tmp_path / "out")
+
+
+def test_data_that_came_later_is_left_alone(photo: Photo, tmp_path: Path) -> None:
+    view_of(table(photo, 1)).materialize(tmp_path / "out")
+    (tmp_path / "out" / "data" / "train-00000-of-00002.parquet").write_bytes(b"")
+    with pytest.raises(OutputError, match="holds files that this would not write"):
+        view_of(table(photo, 1)).materialize(tmp_path / "out")
+
+
+def test_a_folder_of_originals_is_refused(photo: Photo, tmp_path: Path) -> None:
+    (tmp_path / "jane.png").write_bytes(photo(0, "PNG"))
+    with pytest.raises(OutputError, match="no run of anondata wrote"):
+        view_of(table(photo, 1)).materialize(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["jane.png"]
+
+
+def test_data_that_is_a_link_is_refused(photo: Photo, tmp_path: Path) -> None:
+    view_of(table(photo, 1)).materialize(tmp_path / "out")
+    (tmp_path / "out" / "data").rename(tmp_path / "elsewhere")
+    (tmp_path / "out" / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="link to another place"):
+        view_of(table(photo, 1)).materialize(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,13 @@ def test_a_kept_struct_of_unknown_type_holds_plain_values_alone(photo: Photo, ke
         list(stream)
 
 
+def test_a_kept_array_of_objects_is_refused(photo: Photo) -> None:
+    hidden = np.array([Pictures.new("L", (8, 8))], dtype=object)
+    stream = hf.anonymize(generated({"image": photo(0, "PNG"), "meta": hidden}), anonymizer(), keep="meta")
+    with pytest.raises(UndeclaredFieldError, match="array of Python objects"):
+        list(stream)
+
+
 def test_kept_values_of_unknown_type_pass_without_paths(photo: Photo, tmp_path: Path) -> None:
     (tmp_path / "jane.png").write_bytes(photo(1, "PNG"))
     sample = {

@@ -338,9 +338,27 @@ def test_a_corrupt_image_is_replaced_and_said_so(photo: Photo) -> None:
 
 def test_a_stand_in_depends_on_no_order(photo: Photo) -> None:
     view = hf.anonymize(table(photo, row2=b"no image"), anonymizer(), keep="label", drop="caption")
-    [alone] = view.select([2])["image"][:]
     [shuffled] = [row["image"] for row in view.shuffle(seed=1) if row["anondata"] != "released"]
-    assert pixels(alone) == pixels(shuffled) == pixels(view[2]["image"])
+    backwards = view.select(range(len(view) - 1, -1, -1))[len(view) - 3]["image"]
+    assert pixels(backwards) == pixels(shuffled) == pixels(view[2]["image"])
+
+
+def test_a_row_that_was_filtered_out_never_stands_in(photo: Photo) -> None:
+    ds = table(photo, row0=b"no image").select([0, 1, 2, 3, 4])
+    ds = ds.remove_columns("label").add_column("label", [1, 0, 0, 0, 1])
+    for key in range(4):  # any of three others would be chosen by chance
+        keyed = Anonymizer("faces", device="cpu", run_key=b"run key %08d" % key)
+        view = hf.anonymize(ds, keyed, keep="label", drop="caption")
+        assert view.filter(lambda label: label == 1, "label")["label"][:] == [1, 1]
+        row = view.filter(lambda label: label == 1, "label")[0]
+        assert (row["anondata"], row["label"]) == ("replaced: not_an_image", 1)
+
+
+def test_a_row_of_another_split_never_stands_in(photo: Photo) -> None:
+    view = hf.anonymize(table(photo, row0=b"no image"), anonymizer(), keep="label", drop="caption", group="label")
+    splits = view.train_test_split(test_size=4, shuffle=False)
+    with pytest.raises(WithheldError, match="may stand in"):  # only the row itself is left
+        splits["train"][0]
 
 
 @pytest.mark.parametrize(("bad", "reason"), [(None, "wrong_type"), (b"", "empty")])
@@ -561,3 +579,18 @@ def test_datasets_own_functions_do_not_reach_originals(view: Any) -> None:
         with pytest.raises((ValueError, TypeError)) as error:
             join([view, view])
         assert "Jane" not in str(error.value)
+
+
+@pytest.mark.parametrize("keep", ["file.path", "file"])
+def test_a_struct_that_readers_take_for_a_file_is_refused(keep: str) -> None:
+    kind = "binary" if keep == "file.path" else "string"
+    features = Features({"image": Image(), "file": {"bytes": Value(kind), "path": Value("string")}})
+    ds = Dataset.from_dict({"image": [], "file": []}, features=features)
+    fields = {"image": "image"} | ({"file.bytes": "image"} if keep == "file.path" else {})
+    with pytest.raises(FieldTypeError, match="which readers take for a file"):
+        hf.anonymize(ds, anonymizer(), fields=fields, keep=keep)
+
+
+def test_a_mask_is_told_how_to_become_positions(view: Any) -> None:
+    with pytest.raises(FieldTypeError, match="flatnonzero"):
+        view[np.arange(COUNT) > 2]
