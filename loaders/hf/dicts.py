@@ -82,7 +82,11 @@ class AnonymizedDatasetDict(Refusing, Mapping[str, "AnonymizedDataset"]):
         return next(iter(self._views.values())).report
 
     def materialize(self, folder: str | os.PathLike[str], **options: Any) -> DatasetDict:
-        """Writes parquet files of all splits; see :func:`anondata.loaders.hf.materialize.materialize`."""
+        """Writes parquet files of all splits into a folder, scans and loads them; the same call goes on after a kill.
+
+        options, told in full in :mod:`anondata.loaders.hf.materialize`: ``on_withheld="drop"``, or ``"replace"`` or
+        ``"raise"``; ``num_proc=1``; ``rows_per_file=None``; ``cache_dir=None``.
+        """
         from anondata.loaders.hf.materialize import materialize
 
         return materialize(self._views, folder, **options)

@@ -270,7 +270,11 @@ class AnonymizedDataset(Ordered, Refusing):
         return stream.with_format(self._form.type) if self._form.type else stream
 
     def materialize(self, folder: str | os.PathLike[str], **options: Any) -> Dataset:
-        """Writes parquet files of the anonymized rows; see :func:`anondata.loaders.hf.materialize.materialize`."""
+        """Writes parquet files of the rows, scans and loads them; the same call goes on after a kill.
+
+        options, told in full in :mod:`anondata.loaders.hf.materialize`: ``on_withheld="drop"``, or ``"replace"`` or
+        ``"raise"``; ``num_proc=1``; ``rows_per_file=None``; ``cache_dir=None``.
+        """
         from anondata.loaders.hf.materialize import materialize
 
         return materialize({self._split or "train": self}, folder, **options)[self._split or "train"]

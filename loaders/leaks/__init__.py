@@ -10,9 +10,16 @@ What is remembered of originals are digests and fingerprints, in memory alone an
 7 KB while the file is searched. Faces are compared while the sample is at hand, and leave nothing. The search takes
 any column, member, header, gap or metadata, also in base64 or compressed (`anondata.loaders.leaks.readings`).
 
-What it does not find: pixels written as floats or as text; pictures within a kept field that is no picture; less than
-about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a segment of
-metadata; and what `anondata.loaders.leaks.faces` says of faces below 16 px.
+What it does not find:
+
+- pixels as floats, as text, of 16 bits, mirrored, or with channels in another order;
+- pictures within a kept field that is no picture, all but the first picture of a kept animation, and a kept TGA, PCX
+  or PPM that ends early (a kept picture known by its first bytes that cannot be decoded is an error);
+- base85, base32, percent-encoding, hexadecimal with spaces, base64 in UTF-16; zstd, lz4, Brotli and bare deflate
+  within a value; what follows 64 MiB of something inflated;
+- values in the dictionary of a compressed parquet column that no row uses;
+- less than about 100 bytes of an original's file, of a large one less than a thirtieth; less than a quarter of a
+  segment of metadata; and what `anondata.loaders.leaks.faces` says of faces below 16 px.
 """
 
 from __future__ import annotations
@@ -131,15 +138,12 @@ class Traces:
     def _keep(self, value: Value, before: Mapping[str, Value], record: SampleRecord) -> None:
         if value.encoded is not None:
             self._kept.add(digest(value.encoded))
-        if value.is_in_memory or is_picture(value.encoded or b""):
-            self._shown |= {value.pixels_digest} - {b""}
-            for place, original in before.items():
-                if value.pixels is not None:
-                    _compare(original, value, _changed(record, place), "a kept picture")
-        else:
-            for reading in readings(value.encoded or b""):
-                if is_picture(reading):
-                    self._keep(Value(reading), before, record)
+        spelled_out = () if is_picture(value.encoded or b"") else readings(value.encoded or b"")
+        for picture in (value, *map(Value, spelled_out)):
+            if picture.is_picture:
+                self._shown |= {picture.pixels_digest} - {b""}
+                for place, original in before.items():
+                    _compare(original, picture, _changed(record, place), "a kept picture")
 
     def _remember(self, original: Value, released: Value, changed: list[RegionRecord]) -> None:
         """Only what the released value does not share: the unchanged top of a picture may well be written alike."""
@@ -164,7 +168,7 @@ def _compare(original: Value, value: Value, changed: list[RegionRecord], what: s
         return
     before, after = original.pixels, value.pixels
     if before is None or after is None:
-        raise leak(what, "cannot be compared with its original")
+        raise leak(what, "cannot be decoded, and so not be compared with its original; leave it out, or keep a PNG")
     if before.shape == after.shape and torch.equal(before, after):
         raise leak(what, "is its original, in which something was to be changed")
     if any(near_copy(before, after, region.box) for region in changed):

@@ -27,6 +27,7 @@ _STARTS = (
     b"MM\0+",
     b"\0\0\0\x0cjP  ",
     b"\0\0\0\x0cJXL ",
+    b"\xff\x4f\xff\x51",  # JPEG 2000 without boxes
     b"8BPS",
 )
 _BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")

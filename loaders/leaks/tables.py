@@ -24,7 +24,7 @@ Rows: TypeAlias = NDArray[np.int64]
 
 
 def parquet(path: Path) -> Iterator[Piece]:
-    """The pieces of a parquet file. What no column owns are raw bytes: footer, indexes of pages, and gaps."""
+    """The pieces of a parquet file. Dictionaries and what no column owns are raw bytes: footer, indexes, and gaps."""
     file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     yield from _schema(file.schema_arrow)
     yield from _words(file.metadata.metadata)
@@ -67,13 +67,18 @@ def _words(metadata: Mapping[bytes, bytes] | None) -> Iterator[Piece]:
 
 
 def _unowned(path: Path, metadata: Any) -> Iterator[Piece]:
-    owned = []
+    owned, dictionaries = [], []
     for group, column in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns)):
         chunk = metadata.row_group(group).column(column)
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min(offset for offset in offsets if offset is not None)
         owned.append((start, start + chunk.total_compressed_size))
+        if chunk.compression == "UNCOMPRESSED" and chunk.has_dictionary_page:
+            dictionaries.append((start, chunk.data_page_offset))
     with open(path, "rb") as file:
+        for start, stop in dictionaries:  # may hold values that no row uses
+            file.seek(start)
+            yield Piece("the dictionary of a column", "raw", file.read(stop - start))
         at, size = 0, path.stat().st_size
         for start, stop in [*sorted(owned), (size, size)]:
             file.seek(at)
@@ -114,6 +119,8 @@ def _values(array: Any, rows: Rows) -> Iterator[Piece]:
         yield from _texts(array, rows)
     elif pa.types.is_integer(kind):
         yield from _numbers(array, rows)
+    elif pa.types.is_primitive(kind) and kind.bit_width in (16, 32, 64):  # floats and times may stand for bytes, too
+        yield from _numbers(array.view(f"int{kind.bit_width}"), rows)
     elif not (pa.types.is_primitive(kind) or pa.types.is_null(kind)):
         raise leak("a column", "is of a type that is not looked into")
 
@@ -143,15 +150,19 @@ def _texts(array: Any, rows: Rows) -> Iterator[Piece]:
 
 
 def _numbers(array: Any, rows: Rows) -> Iterator[Piece]:
-    """Numbers that may be bytes: pixels, or a file as a list."""
+    """Numbers that may be bytes: pixels, or a file as a list, of one byte or more in each number."""
     numbers = array.drop_null().to_numpy(zero_copy_only=False)
-    if len(numbers) < _SHORT or numbers.min() < -128 or numbers.max() > 255:
+    if not len(numbers):
         return
-    data = (numbers & 0xFF).astype(np.uint8)
+    low, high = int(numbers.min()), int(numbers.max())
+    width = next(width for width in (1, 2, 4, 8) if low >= -(1 << 8 * width - 1) and high < 1 << 8 * width)
+    data = numbers.astype(f"<u{width}")
+    if data.nbytes < _SHORT:
+        return
     yield Piece(_span(rows), "value", data.tobytes())
     if len(data) == len(rows):
         for start, stop in itertools.pairwise([0, *(np.flatnonzero(np.diff(rows)) + 1).tolist(), len(rows)]):
-            if stop - start >= _SHORT and start:
+            if (stop - start) * width >= _SHORT and start:
                 yield Piece(f"row {rows[start]}", "value", data[start:stop].tobytes())
 
 

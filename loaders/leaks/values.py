@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from anondata.content.images import ImageContent
 from anondata.errors import FieldTypeError, UndecodableError
+from anondata.loaders.leaks.pictures import is_picture
 from anondata.records import RegionRecord
 from anondata.samples import leaves
 
 _FILE = {"bytes", "path"}  # as `datasets` stores images and other files
+_BESIDES = ("AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DDS", "QOI", "PSD")
+"""Formats that the codec does not read, and Pillow does without another program."""
 
 
 class Value:
@@ -34,9 +38,10 @@ class Value:
         return bytes(self._value) if isinstance(self._value, bytes | bytearray | memoryview) else None
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether it is a picture that a writer has yet to encode."""
-        return isinstance(self._value, Image.Image | np.ndarray | Tensor)
+    def is_picture(self) -> bool:
+        """Whether it is a picture, also one that cannot be decoded. An array that is none may be any other thing."""
+        claims = isinstance(self._value, Image.Image) or is_picture(self.encoded or b"")
+        return claims or self.pixels is not None
 
     @cached_property
     def raw(self) -> bytes:
@@ -67,7 +72,7 @@ class Value:
         try:
             return ImageContent().decode(self._value, torch.device("cpu"))
         except (UndecodableError, FieldTypeError):
-            return None
+            return None if self.encoded is None else _otherwise(self.encoded)
 
     def raw_regions(self, regions: Sequence[RegionRecord]) -> bytes:
         """Raw pixels of some regions as arrays hold them: channels last, and channels first."""
@@ -79,6 +84,15 @@ class Value:
             part = self.pixels[:, y0:y1, x0:x1]
             rows += [part.permute(1, 2, 0).contiguous().numpy().tobytes(), part.contiguous().numpy().tobytes()]
         return b"".join(rows)
+
+
+def _otherwise(data: bytes) -> Any:
+    """A picture of a format that the codec does not read; None for what is none, or cannot be read to its end."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_BESIDES) as image:
+            return ImageContent().decode(image.convert("RGB"), torch.device("cpu"))
+    except Exception:  # noqa: BLE001 - Pillow's plugins raise a dozen types for bad bytes
+        return None
 
 
 def values_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:

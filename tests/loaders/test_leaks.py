@@ -166,6 +166,10 @@ def raw_face(sample: Done) -> bytes:
     return decoded(sample.original).crop(sample.face).tobytes()
 
 
+def of_width(sample: Done, kind: str) -> Any:
+    return np.frombuffer(sample.original + bytes(-len(sample.original) % 8), kind)
+
+
 def in_pieces(columns: dict[str, list[Any]], sample: Done) -> None:
     pieces = middle(sample)
     for i in range(ROWS):  # of 40 bytes none would do alone
@@ -202,6 +206,11 @@ PLANTS: dict[str, Plant] = {
     "as Python writes it": put("caption", lambda s: repr(middle(s))),
     "Latin-1": put("caption", lambda s: middle(s).decode("latin-1")),
     "numbers": put("numbers", lambda s: list(middle(s))),
+    "gzip of two members": blob(lambda s: gzip.compress(b"first") + gzip.compress(s.original)),
+    "gzip after a prefix": blob(lambda s: b"\0" + gzip.compress(s.original)),
+    "numbers of 16 bits": put("numbers", lambda s: of_width(s, "<u2").tolist()),
+    "numbers of 32 bits": put("numbers", lambda s: of_width(s, "<i4").tolist()),
+    "numbers of 64 bits": put("numbers", lambda s: of_width(s, "<i8").tolist()),
 }
 
 
@@ -275,17 +284,21 @@ def test_arrow_files_are_looked_into(form: str, done: list[Done], tmp_path: Path
         traces_of(done).check_file(path)
 
 
-@pytest.mark.parametrize("kind", ["dictionary", "map", "fixed", "large", "extension"])
+@pytest.mark.parametrize("kind", ["dictionary", "unused", "map", "fixed", "large", "extension", "floats", "times"])
 def test_no_type_of_column_hides_an_original(kind: str, done: list[Done], tmp_path: Path) -> None:
-    original = done[AT].original
+    original, numbers = done[AT].original, pa.array(of_width(done[AT], "<i8"))
     column = {
+        "unused": pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([b"used", original])),
+        "floats": pa.ListArray.from_arrays([0, len(numbers)], numbers.view(pa.float64())),
+        "times": numbers.view(pa.timestamp("us")),
         "dictionary": pa.array([original, None, original]).dictionary_encode(),
         "map": pa.array([[], [("k", original)], []], pa.map_(pa.string(), pa.binary())),
         "fixed": pa.array([[b"", original], None, [b"", b""]], pa.list_(pa.binary(), 2)),
         "large": pa.array([None, [original.hex()], []], pa.large_list(pa.large_string())),
         "extension": pa.ExtensionArray.from_storage(Opaque(), pa.array([original, b"", None])),
     }[kind]
-    pq.write_table(pa.table({"x": column}), tmp_path / "x.parquet")
+    compression = "none" if kind == "unused" else "snappy"
+    pq.write_table(pa.table({"x": column}), tmp_path / "x.parquet", compression=compression)
     with pytest.raises(LeakError):
         traces_of(done).check_file(tmp_path / "x.parquet")
 
