@@ -86,7 +86,10 @@ def test_a_part_with_a_damaged_record_is_not_done(out: str, report: Report, dama
 def test_another_setting_is_refused_by_its_name_alone(out: str, report: Report) -> None:
     with Parts(out, setting=SETTING) as parts:
         parts.commit(made(parts, b"x"), "0.tar", version="v", report=report)
-    with pytest.raises(OutputError, match="other settings: key. Choose another place") as error, Parts(out, setting={"policy": "a"}):
+    with (
+        pytest.raises(OutputError, match=r"other settings: key\. Choose another place") as error,
+        Parts(out, setting={"policy": "a"}),
+    ):
         pass
     assert out not in str(error.value)
 

@@ -105,7 +105,10 @@ def test_a_damaged_shard_exits_1_and_tells_its_number(anondata, src, tmp_path):
     shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json", "--keep-going")
     assert (shown.code, shown.json["done"], shown.json["not_reached"], shown.json["index"]) == (1, 2, 0, "index.json")
     assert [failure["shard"] for failure in shown.json["failed"]] == [2]
-    assert shown.json["error"] == "1 of 3 shards could not be done; repair or leave them out, and the same command does the rest"
+    assert (
+        shown.json["error"]
+        == "1 of 3 shards could not be done; repair or leave them out, and the same command does the rest"
+    )
     assert "alice" not in shown.out + shown.err
 
 
