@@ -63,7 +63,9 @@ def test_what_is_no_report_is_refused(change: dict) -> None:
 
 def test_no_sample_s_own_threshold_or_score_is_told_and_none_breaks_the_report() -> None:
     verdicts = (Verdict("gate", 0.0, 0.123456, 0.499921, True), Verdict("other", 0.0, math.nan, math.inf, True))
-    record = SampleRecord((RegionRecord("image", (0, 0, 40, 40), "face", 50.0, 0.9, "detect", False, 0, "fill {}", verdicts),))
+    record = SampleRecord(
+        (RegionRecord("image", (0, 0, 40, 40), "face", 50.0, 0.9, "detect", False, 0, "fill {}", verdicts),)
+    )
     text = report_of(load_policy("faces"), [Released(Sample("a", {}), record)]).to_json()
     assert '"0.45": 1' in text
     assert '"none": 1' in text
