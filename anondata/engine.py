@@ -40,7 +40,7 @@ from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone, distinct_embedders
-from anondata.samples import DROP, KEEP, Sample, Schema, leaves, with_leaves
+from anondata.samples import KEEP, Sample, Schema, leaves, with_leaves
 from anondata.tracks import Track, Work, rows_of
 from anondata.transforms.base import RegionTransform, describe
 
@@ -353,6 +353,7 @@ class Engine:
 
     def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[str, str], Work]) -> Outcome:
         works = list(done.values())
+        told = self._insights(schema, works) if schema.insights() else ""
         record = SampleRecord(
             regions=tuple(record for work in works for record in work.records()),
             notes=tuple(n for w in works if w.media is not None for n in self._notes(schema, w)),
@@ -368,8 +369,22 @@ class Engine:
             changed[field][place] = work.value
         kept = {n: v for n, v in sample.fields.items() if schema.fields[n] == KEEP}
         content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
-        fields = {n: content[n] if n in content else kept[n] for n in sample.fields if schema.fields[n] != DROP}
-        return Released(Sample(sample.key, fields), record)
+        fields = {n: content[n] if n in content else kept[n] for n in sample.fields if n in content or n in kept}
+        return Released(Sample(sample.key, {**fields, **dict.fromkeys(schema.insights(), told)}), record)
+
+    def _insights(self, schema: Schema, works: Sequence[Work]) -> str:
+        """What was in a sample's content, in words that identify nobody; by place where there are several."""
+        texts = []
+        for work in works:
+            if work.failure is None:
+                found = cat_regions([t.region for t in (*work.tracks, *work.spared)], self.device)
+                try:
+                    text = self.rules[schema.fields[work.field]].content.insights(work.media, work.shown, found)
+                except Exception as error:  # noqa: BLE001 - fail closed, as in the loop
+                    self._blame(work, error)
+                    continue
+                texts.append(f"{work.name}: {text}" if len(works) > 1 else text)
+        return " ".join(texts)
 
     def _notes(self, schema: Schema, work: Work) -> tuple[str, ...]:
         return self.rules[schema.fields[work.field]].content.notes(work.media)

@@ -154,6 +154,10 @@ class ContentType(Protocol[Media]):
         """Words on the decoding for the report."""
         ...
 
+    def insights(self, media: Media, shown: Media, regions: Regions) -> str:
+        """What was in the original and its result, in words of closed vocabularies that identify nobody."""
+        ...
+
     def change(
         self, media: Sequence[Media], regions: Regions, technique: RegionTransform, seeds: Sequence[int]
     ) -> list[Any]:

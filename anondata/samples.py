@@ -11,6 +11,7 @@ from anondata.errors import PolicyError, UndeclaredFieldError
 
 KEEP = "keep"
 DROP = "drop"
+INSIGHTS = "insights"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Schema:
-    """What each field of a sample is: a content type of the policy, ``"keep"`` or ``"drop"``.
+    """What each field of a sample is: a content type of the policy, ``"keep"``, ``"drop"`` or ``"insights"``.
+
+    A field of ``"insights"`` need not be there: it comes out with a text on what was in the others, in words that
+    identify nobody (see :mod:`anondata.insights`). What was there under its name is dropped.
 
     >>> schema = Schema({"image": "image", "label": "keep", "caption": "drop"})
     >>> schema.check({"image": b"", "label": 3, "caption": ""})
@@ -59,7 +63,11 @@ class Schema:
 
     def content(self) -> dict[str, str]:
         """The fields that hold content, with their content types."""
-        return {name: kind for name, kind in self.fields.items() if kind not in (KEEP, DROP)}
+        return {name: kind for name, kind in self.fields.items() if kind not in (KEEP, DROP, INSIGHTS)}
+
+    def insights(self) -> tuple[str, ...]:
+        """The fields that come out with insights."""
+        return tuple(name for name, kind in self.fields.items() if kind == INSIGHTS)
 
     def kept(self) -> tuple[str, ...]:
         """The fields that pass as they are, because somebody wrote that down."""

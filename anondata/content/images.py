@@ -15,6 +15,7 @@ from torch import Tensor
 from anondata.content import codec
 from anondata.content.codec import Picture
 from anondata.errors import FieldTypeError
+from anondata.insights import describe
 from anondata.kernels import cut, mark, outer_rects, paste
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
@@ -110,6 +111,9 @@ class ImageContent:
     def notes(self, media: ImageMedia) -> tuple[str, ...]:
         return media.form.notes
 
+    def insights(self, media: ImageMedia, shown: ImageMedia, regions: Regions) -> str:
+        return describe(self.view(media), self.view(shown), regions)
+
     def change(
         self, media: Sequence[ImageMedia], regions: Regions, technique: RegionTransform, seeds: Sequence[int]
     ) -> list[Patch]:
@@ -136,10 +140,10 @@ class ImageContent:
         alpha = None if media.alpha is None else media.alpha.clone()
         for patch in patches:
             paste(pixels, list(patch.rect), patch.crop, patch.weight)
-            if pixels.is_floating_point():  # blending rounds, to a little more than 1 where both are 1
-                pixels.clamp_(0, 1)
             if alpha is not None:  # an outline in the alpha channel can tell as much as one in colour
                 paste(alpha[None], list(patch.rect), torch.ones_like(patch.crop[:1]), patch.weight)
+        if pixels.is_floating_point():  # blending rounds, to a little more than 1 where both are 1
+            pixels.clamp_(0, 1)
         return replace(media, pixels=pixels, alpha=alpha)
 
     def render(self, media: ImageMedia) -> tuple[Any, ImageMedia]:
