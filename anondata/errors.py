@@ -20,6 +20,14 @@
     ├── CalibrationError       (ValueError)    labelled faces that cannot support a threshold
     ├── ShardsError            (ValueError)    shards that cannot be anonymized as asked: none there, or damaged
     ├── AuditError             (ValueError)    photos that cannot be audited: nothing to pair or to compare
+    ├── LimitError             (ValueError)    a limit, an amount or a name that a ledger cannot hold
+    ├── QuotaExceeded          (RuntimeError)  a client has received what was agreed
+    ├── LedgerError            (OSError)       a ledger that cannot be reached, read or written
+    │   ├── UnknownClientError                 no limit covers this client: it gets nothing
+    │   └── ClockError                         the clock is behind what the ledger has seen
+    ├── CardError              (ValueError)    a card that cannot be made or read: a value is missing, or it is none
+    ├── ManifestError          (ValueError)    no manifest of an output, or one that contradicts itself
+    ├── PublishError           (RuntimeError)  an output that may not be published, or cannot be
     └── ReportError            (ValueError)    reports that cannot be merged or read
 
 Messages say what was found, what was expected and the next step. They never carry pixels, embeddings, file
@@ -27,6 +35,8 @@ names, labels or captions: a sample is named by its index or by a keyed hash of 
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class AnondataError(Exception):
@@ -110,6 +120,64 @@ class ShardsError(AnondataError, ValueError):
 
 class AuditError(AnondataError, ValueError):
     """Photos that cannot be audited: nothing to pair, or nobody to compare with."""
+
+
+class CardError(AnondataError, ValueError):
+    """A card that cannot be made or read: a measured value is missing, or the text is none of ours."""
+
+
+class LimitError(AnondataError, ValueError):
+    """A limit, an amount, a unit or a name that a ledger cannot hold."""
+
+
+class QuotaExceeded(AnondataError, RuntimeError):
+    """A client has received, or others hold reserved for it, what was agreed.
+
+    Args:
+        message: names client, dataset, content type and the limit: they are the operator's own words.
+        client, dataset, content_type: whose delivery was refused.
+        unit, window, limit, used, reserved: the limit that refused it, and how far it is used.
+        renews_at: when the window ends (UTC), None for ``total``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        client: str = "",
+        dataset: str = "",
+        content_type: str = "",
+        unit: str = "",
+        window: str = "",
+        limit: int = 0,
+        used: int = 0,
+        reserved: int = 0,
+        renews_at: datetime | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.client, self.dataset, self.content_type = client, dataset, content_type
+        self.unit, self.window, self.limit = unit, window, limit
+        self.used, self.reserved, self.renews_at = used, reserved, renews_at
+
+
+class LedgerError(AnondataError, OSError):
+    """A ledger that cannot be reached, read or written; nothing was given away for which nothing was reserved."""
+
+
+class UnknownClientError(LedgerError):
+    """No limit covers this client, dataset and content type, so it gets nothing."""
+
+
+class ClockError(LedgerError):
+    """The clock is behind what the ledger has seen, so that a window that has ended could open again."""
+
+
+class ManifestError(AnondataError, ValueError):
+    """No manifest of an output, or one that is damaged or contradicts itself."""
+
+
+class PublishError(AnondataError, RuntimeError):
+    """An output that may not be published, or cannot be; nothing of it was."""
 
 
 class ReportError(AnondataError, ValueError):

@@ -21,10 +21,14 @@ COMMANDS: Mapping[str, str] = {
     "anonymize": "anonymize",
     "audit": "audit",
     "calibrate": "calibrate",
+    "card": "card",
     "doctor": "doctor",
     "gallery": "gallery",
     "preview": "preview",
+    "publish": "publish",
+    "quota": "quota",
     "shards": "shards",
+    "verify": "verify",
     "weights": "weights",
 }
 

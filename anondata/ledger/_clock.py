@@ -1,0 +1,76 @@
+"""Time in a ledger: whose clock counts, which day it is, and when a window ends."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from anondata.errors import ClockError
+
+SKEW_MS = 5 * 60 * 1000  # machines whose clocks differ by less are taken as one
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+def steady_s() -> float:
+    """A clock of this machine that only goes forward, where there is one also while the machine sleeps."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+def database_ms(connection: Connection) -> int:
+    """Milliseconds since 1970: the server's clock, or this machine's for a file."""
+    if connection.dialect.name == "postgresql":
+        # Not now(): that is when the transaction began, perhaps long before it got the lock.
+        return int(
+            connection.execute(text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)")).scalar_one()
+        )
+    return time.time_ns() // 1_000_000
+
+
+def not_before(now_ms: int, latest_ms: int) -> int:
+    """The time that counts when the ledger has already seen ``latest_ms``: it never goes back.
+
+    Raises:
+        ClockError: when the clock is behind by more than five minutes.
+    """
+    if latest_ms - now_ms <= SKEW_MS:
+        return max(now_ms, latest_ms)
+    behind = timedelta(seconds=(latest_ms - now_ms) // 1000)
+    raise ClockError(
+        f"the clock is {behind} behind the latest entry of the ledger, and quotas must not renew twice; set it. "
+        "If it is right, the entry was made by a clock that was ahead: wait, or start a new ledger"
+    )
+
+
+def at(ms: int) -> datetime:
+    """UTC, of milliseconds since 1970."""
+    return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
+
+
+def day_of(ms: int) -> int:
+    """The UTC day as a number, 20260131: such numbers compare alike in every database and collation."""
+    day = at(ms).date()
+    return day.year * 10_000 + day.month * 100 + day.day
+
+
+def days(window: str, ms: int) -> tuple[int, int]:
+    """First and last day, as numbers, of the window that a moment is in."""
+    today = day_of(ms)
+    if window == "day":
+        return today, today
+    if window == "month":
+        return today // 100 * 100 + 1, today // 100 * 100 + 31
+    return 0, 99_999_999
+
+
+def end_ms(window: str, ms: int) -> int | None:
+    """When the window ends that a moment is in; None for ``total``."""
+    if window == "day":
+        return (ms // _DAY_MS + 1) * _DAY_MS
+    if window == "month":
+        first = at(ms).date().replace(day=1)
+        following = (first + timedelta(days=32)).replace(day=1)
+        return (following - date(1970, 1, 1)).days * _DAY_MS
+    return None
