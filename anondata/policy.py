@@ -130,17 +130,29 @@ class ContentPolicy(_Data):
     encode: EncodePolicy = EncodePolicy()
 
 
+class AuditPolicy(_Data):
+    """What an audit of the result must show before it may be published.
+
+    above_chance: how many percentage points more than chance an attack may name at rank 1, as measured.
+    attackers: who must have tried, with any network; others that tried are held to the same bound.
+    """
+
+    above_chance: float = Field(ge=0, le=100, allow_inf_nan=False)
+    attackers: list[Literal["naive", "parrot", "smoothing-parrot"]] = Field(default=["naive"], min_length=1)
+
+
 class Policy(_Data):
     """A whole policy. ``name`` and ``about`` are for people and not part of the fingerprint."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     about: str = ""
     content: dict[Literal["image"], ContentPolicy] = Field(min_length=1)
+    audit: AuditPolicy | None = None
 
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits over every parameter, defaults included, whatever their order."""
-        rules = self.model_dump(mode="json")["content"]
+        rules = self.model_dump(mode="json", exclude={"name", "about"})
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
 
     def to_yaml(self) -> str:
@@ -192,7 +204,7 @@ def load_policy(source: str | Path | Policy) -> Policy:
 
 _KEYS = {
     name: None
-    for model in (Policy, ContentPolicy, RegionPolicy, TinyPolicy, ScanPolicy, EncodePolicy)
+    for model in (Policy, ContentPolicy, RegionPolicy, TinyPolicy, ScanPolicy, EncodePolicy, AuditPolicy)
     for name in model.model_fields
 }
 

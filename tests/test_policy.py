@@ -93,3 +93,32 @@ def test_a_file_is_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
 def test_components_of_one_s_own_are_named_by_their_path() -> None:
     text = PLAIN.replace("[fill]", "['anondata.transforms.fill:Fill': {coverage: 2.0}]")
     assert from_yaml(text).content["image"].regions["face"].ladder[0].make().coverage == 2.0
+
+
+def test_the_bound_for_publishing_is_part_of_the_fingerprint() -> None:
+    bound = PLAIN + "audit: {above_chance: 5}\n"
+    found = from_yaml(bound)
+    assert found.audit is not None
+    assert found.audit.attackers == ["naive"]
+    assert found.fingerprint != from_yaml(PLAIN).fingerprint
+    assert found.fingerprint != from_yaml(bound.replace("5", "6")).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("audit", "message"),
+    [
+        ("{above_chance: -1}", "audit.above_chance: Input should be greater than or equal to 0"),
+        ("{above_chance: .nan}", "audit.above_chance"),
+        ("{above_chance: 5, attackers: [parot]}", "audit.attackers.0"),
+        ("{above_chance: 5, attackers: []}", "audit.attackers"),
+        ("{above: 5}", "audit.above: unknown key"),
+    ],
+)
+def test_a_bound_that_is_none_is_refused(audit: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        from_yaml(PLAIN + f"audit: {audit}\n")
+
+
+def test_presets_that_leave_faces_as_they_are_cannot_be_published() -> None:
+    without = [name for name in presets() if load_policy(name).audit is None]
+    assert without == ["faces-except-consented", "faces-only-protected"]

@@ -1,0 +1,275 @@
+"""The manifest of an output: which files a finished run left, by which policy, with which report.
+
+A run writes it last, so an output without one is unfinished. Its seal is a keyed hash by the run key: who may write
+into the folder and has no key can change neither a file nor a number without being found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from anondata.errors import ManifestError, PolicyError, ReportError
+from anondata.policy import Policy
+from anondata.report import Report
+from anondata.report import from_json as report_from_json
+
+FORMAT = "anondata.manifest/1"
+FILE = ".anondata/manifest.json"
+"""Where a run puts it, below its output folder."""
+
+Kind: TypeAlias = Literal["images", "parquet", "shards"]
+
+_PACKAGES = ("anondata", "torch", "torchvision", "onnxruntime", "pillow", "numpy", "datasets", "webdataset")
+_OWN_CODE = re.compile(r"(?!insightface:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+class Namer(Protocol):
+    """What has a run key: a :class:`~anondata.randomness.RunKey`, or an Anonymizer."""
+
+    def name(self, *parts: Any) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What a file must be. sha256: 64 hexadecimal digits. size: in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished run left behind.
+
+    files: by their path below the folder, with ``/``. fields: the declared schema. kind: ``images`` (a picture a
+    file), ``parquet`` or ``shards``. versions: of the software. created: a date, UTC. source: the seal of the output
+    that a publication was made from, which tells nothing of it to others; empty for an output. seal: empty where
+    nobody sealed it.
+    """
+
+    policy: Policy
+    report: Report
+    files: Mapping[str, FileDigest]
+    fields: Mapping[str, str]
+    kind: Kind
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    source: str = ""
+    seal: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Stands for the content of all files, whatever they are called."""
+        return content_digest(one.sha256 for one in self.files.values())
+
+    def sealed(self, run_key: Namer) -> Manifest:
+        """This manifest with the seal of a run key."""
+        return replace(self, seal=run_key.name("manifest", self._sealed_text()))
+
+    def seal_holds(self, run_key: Namer) -> bool:
+        """Whether the seal is of this run key, and of just this manifest."""
+        return hmac.compare_digest(self.seal.encode(), run_key.name("manifest", self._sealed_text()).encode())
+
+    def to_json(self) -> str:
+        return json.dumps(self._body(), indent=1, sort_keys=True) + "\n"
+
+    def _sealed_text(self) -> str:
+        return json.dumps({**self._body(), "seal": ""}, sort_keys=True)
+
+    def _body(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "created": self.created,
+            "policy": self.policy.model_dump(mode="json"),
+            "report": json.loads(self.report.to_json()),
+            "fields": dict(self.fields),
+            "files": {name: asdict(one) for name, one in self.files.items()},
+            "versions": dict(self.versions),
+            "source": self.source,
+            "seal": self.seal,
+        }
+
+
+def from_json(text: str | bytes, *, own_code: bool = False) -> Manifest:
+    """A manifest from its JSON form.
+
+    own_code: whether the policy may name classes of the user's own, which are imported and made. Never for a
+        manifest that somebody else may have written.
+
+    Raises:
+        ManifestError: for what is no manifest, or one whose report is of another policy than it names.
+    """
+    try:
+        body = _Body.model_validate(json.loads(text))
+        if not own_code and _names_code(body.policy):
+            raise ManifestError(
+                "the manifest's policy names classes of its maker's own, and reading it would run them; "
+                "say that this code may be run if you trust it"
+            )
+        policy = Policy.model_validate(body.policy)
+        report = report_from_json(json.dumps(body.report))
+    except (ReportError, PolicyError, ValidationError, ValueError, RecursionError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(f"not a manifest of the format {FORMAT}: {_why(error)}") from error
+    if policy.fingerprint != report.fingerprint:
+        raise ManifestError(
+            f"the output mixes policies: the manifest names {policy.fingerprint}, its report is of "
+            f"{report.fingerprint}; anonymize everything again with one policy"
+        )
+    files = {name: FileDigest(one.sha256, one.size) for name, one in body.files.items()}
+    return Manifest(
+        policy, report, files, body.fields, body.kind, body.versions, body.created, body.source, body.seal
+    )
+
+
+def read_manifest(folder: str | os.PathLike[str], *, own_code: bool = False) -> Manifest:
+    """The manifest of an output: a local folder, or a URL that fsspec reads. own_code: as for :func:`from_json`.
+
+    Raises:
+        ManifestError: there is none, or what is there is none.
+    """
+    import fsspec
+
+    try:
+        fs, root = fsspec.core.url_to_fs(os.fspath(folder))
+        data: bytes = fs.cat_file(f"{root.rstrip('/')}/{FILE}")
+    except FileNotFoundError as error:
+        raise ManifestError(
+            "the folder has no manifest: the run that wrote it did not come to its end, or no run of anondata wrote "
+            "it. Run the same command again, which does the rest"
+        ) from error
+    except Exception as error:  # storages raise what they like; its text would name the place
+        raise ManifestError(f"the folder's manifest cannot be read: {type(error).__name__}") from error
+    return from_json(data, own_code=own_code)
+
+
+def content_digest(sha256s: Iterable[str]) -> str:
+    """One digest for the contents of many files, in whatever order: over their sorted sha256, as hexadecimal digits.
+
+    >>> content_digest(["b", "a"]) == content_digest(["a", "b"]) != content_digest(["a"])
+    True
+    """
+    whole = hashlib.sha256()
+    for one in sorted(sha256s):
+        whole.update(f"{one}\n".encode())
+    return whole.hexdigest()
+
+
+def software() -> dict[str, str]:
+    """Versions of what a result may depend on, as far as it is installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How a folder differs from its manifest: paths of files that are missing, changed, or in no manifest."""
+
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.changed or self.strange)
+
+    @property
+    def words(self) -> str:
+        """Counts without names, such as ``1 changed, 2 in no manifest``."""
+        kinds = {"missing": self.missing, "changed": self.changed, "in no manifest": self.strange}
+        return ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names) or "none"
+
+
+def differences(
+    manifest: Manifest,
+    folder: str | os.PathLike[str],
+    *,
+    ignored: Iterable[str] = (),
+    show: Any = lambda done: None,
+) -> Differences:
+    """Reads every file of a folder or URL again and compares it with the manifest.
+
+    ignored: paths, or folders as ``name/``, that need not be in the manifest. show: is told how many files are done.
+    Links count as files in no manifest: what they lead to could change.
+
+    Raises:
+        ManifestError: the folder cannot be read.
+    """
+    from anondata import _trees
+
+    try:
+        return Differences(*_trees.compare(manifest.files, os.fspath(folder), tuple(ignored), show))
+    except Exception as error:  # storages raise what they like; its text would name the place
+        raise ManifestError(f"the folder cannot be read: {type(error).__name__}") from error
+
+
+def digest_of(path: str | os.PathLike[str]) -> FileDigest:
+    """What a local file is now."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileDigest(sha256, Path(path).stat().st_size)
+
+
+def _inside(path: str) -> str:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or str(pure) != path:
+        raise ValueError("a file's path leads out of the folder")
+    return path
+
+
+def _names_code(data: Any) -> bool:
+    """Whether some key or value is the dotted path of a class, which building the policy would import and call."""
+    if isinstance(data, Mapping):
+        return any(_names_code(key) or _names_code(value) for key, value in data.items() if key != "about")
+    if isinstance(data, list):
+        return any(map(_names_code, data))
+    return isinstance(data, str) and _OWN_CODE.fullmatch(data) is not None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):  # its text would show values
+        places = {".".join(str(part) for part in one["loc"][:1]) for one in error.errors(include_input=False)}
+        return f"wrong or missing: {', '.join(sorted(places))}"
+    return str(error) if isinstance(error, PolicyError | ReportError) else type(error).__name__
+
+
+class _Digest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class _Body(BaseModel):
+    """The JSON form."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal["anondata.manifest/1"]
+    kind: Kind
+    created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    policy: dict[str, Any]
+    report: dict[str, Any]
+    fields: dict[str, str]
+    files: dict[Annotated[str, AfterValidator(_inside)], _Digest]
+    versions: dict[str, str]
+    source: str
+    seal: str
