@@ -7,15 +7,19 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from anondata.anonymizer import Anonymizer, content_key
-from anondata.errors import PolicyError, WithheldError
+from anondata.errors import LedgerError, PolicyError, WithheldError
+from anondata.ledger.costs import cost_of, total
 from anondata.loaders._reports import Reports
-from anondata.loaders._spares import Group, Spares, group_of
-from anondata.records import Outcome, Released, SampleRecord, Withheld
+from anondata.loaders._spares import Delivery, Group, Spares, group_of
+from anondata.records import Outcome, Released, Withheld
 from anondata.report import Report
 from anondata.samples import Sample, Schema
+
+if TYPE_CHECKING:
+    from anondata.ledger import Account
 
 log = logging.getLogger("anondata")
 
@@ -37,15 +41,18 @@ TRIES = 16
 class Settled:
     """What a consumer gets for one sample.
 
-    fields: of the sample that was released, or of the one that stands in; None when it was dropped.
+    given: the sample that was released, or the one that stands in; None when it was dropped.
     reason, detail: why the sample itself was withheld; empty when it was released.
-    record: what was done to the sample itself.
     """
 
-    fields: Mapping[str, Any] | None
+    given: Delivery | None
     reason: str = ""
     detail: str = ""
-    record: SampleRecord = field(default_factory=SampleRecord)
+
+    @property
+    def fields(self) -> Mapping[str, Any] | None:
+        """Of what is given, if anything is."""
+        return self.given.fields if self.given is not None else None
 
     @property
     def note(self) -> str:
@@ -63,6 +70,7 @@ class Flow:
         (another one of the same group that was released), ``"drop"`` (nothing) or ``"raise"`` (an error).
     group: the name of a kept field, or a function of a sample's kept fields; samples of one group may stand in for
         one another. None: all may. batch: samples that go through the engine together; None chooses by the device.
+    account: what is delivered is charged to it, if there is one.
 
     Raises:
         PolicyError: an unknown ``on_withheld``, a group that is not kept, or a content type without rules.
@@ -74,6 +82,7 @@ class Flow:
     group: Group = None
     batch: int | None = None
     reports: Reports = field(default_factory=Reports)
+    account: Account | None = None
 
     def __post_init__(self) -> None:
         if self.on_withheld not in get_args(OnWithheld):
@@ -93,6 +102,19 @@ class Flow:
     def report(self) -> Report:
         """What was done so far, by all processes."""
         return self.reports.total(self.anonymizer.report([]))
+
+    def setting(self, purpose: str) -> dict[str, str]:
+        """What all runs into one place must share, as words; they tell nothing of the run key.
+
+        purpose: so that runs of different kinds share no name.
+        """
+        named = self.group if not callable(self.group) else f"{self.group.__module__}.{self.group.__qualname__}"
+        return {
+            "policy": self.anonymizer.report([]).setting,
+            "key": self.anonymizer.name(purpose),
+            "on_withheld": self.on_withheld,
+            "group": named or "",
+        }
 
     def key(self, row: Mapping[str, Any], schema: Schema | None = None) -> str:
         """What randomness is drawn from: a digest of the content, so that neither order nor place matters."""
@@ -129,22 +151,85 @@ class Flow:
         for row, outcome in zip(rows, outcomes, strict=True):
             group = self._group(row)
             if isinstance(outcome, Released):
-                settled.append(Settled(outcome.sample.fields, record=outcome.record))
+                released = self._delivery(outcome)
+                settled.append(Settled(released))
                 if self.on_withheld == "replace":
-                    spares.offer(group, outcome.sample.fields)
+                    spares.offer(group, released)
             else:
                 stand_in = spares.choose(group, self._draw(outcome)) if self.on_withheld == "replace" else None
-                settled.append(Settled(stand_in, outcome.reason, outcome.detail, outcome.record))
+                settled.append(Settled(stand_in, outcome.reason, outcome.detail))
         self.count(outcomes, settled)
         return settled
+
+    def batches(self, samples: Iterable[T]) -> Iterator[list[T]]:
+        """Samples as lists that go through the engine together; no more than one of them is held here."""
+        left = iter(samples)
+        while batch := list(islice(left, self.size)):
+            yield batch
 
     def stream(
         self, samples: Iterable[T], read: Callable[[T], Row], spares: Spares | None = None
     ) -> Iterator[tuple[T, Settled]]:
-        """Settles a stream in micro-batches; no more than one of them is held at a time."""
-        left, pool = iter(samples), spares or Spares()
-        while batch := list(islice(left, self.size)):
-            yield from zip(batch, self.settle([read(sample) for sample in batch], pool), strict=True)
+        """Settles a stream in micro-batches, and charges it; no more than one of them is held at a time."""
+        pool = spares or Spares()
+        try:
+            for batch in self.batches(samples):
+                settled = self.settle([read(sample) for sample in batch], pool)
+                yield from zip(batch, self.paid(settled), strict=False)  # fewer where a limit ends the stream
+                if self.ended:
+                    return
+        finally:
+            self.settle_account()
+
+    @property
+    def ended(self) -> bool:
+        """Whether a limit has ended the deliveries quietly."""
+        return self.account is not None and self.account.exhausted
+
+    def settle_account(self) -> None:
+        """Tells the ledger what was charged, and frees what was only reserved; at the end of an iteration.
+
+        Where that fails what was reserved will count as delivered, which no consumer needs to stop for.
+        """
+        try:
+            if self.account is not None:
+                self.account.close()
+        except LedgerError as error:
+            log.warning("%s", error)
+
+    def paid(self, settled: Sequence[Settled]) -> Iterator[Settled]:
+        """Those that may be delivered, from the first on, charged before they come.
+
+        Raises:
+            QuotaExceeded: after the last that may be. Where the account says ``"stop"`` they just end.
+            UnknownClientError, LedgerError: nothing may be delivered, or nobody can be asked.
+        """
+        if self.account is None:
+            yield from settled
+            return
+        costs = [s.given.cost for s in settled if s.given is not None]
+        paid = allowed = 0
+        for each in settled:
+            if each.given is not None:
+                if paid == allowed:
+                    allowed += self.account.charge(costs[paid:])
+                if paid == allowed:
+                    return
+                paid += 1
+            yield each
+
+    def paid_whole(self, settled: list[Settled]) -> list[Settled]:
+        """All of them or, by an error, none: for what is asked for at once. See :meth:`paid`.
+
+        Where the account says ``"stop"``, as many as may be.
+        """
+        costs = [s.given.cost for s in settled if s.given is not None]
+        if self.account is None or not costs:
+            return settled
+        if self.account.at_limit == "stop":
+            return list(self.paid(settled))
+        self.account.charge([total(costs)])
+        return settled
 
     def fetch(
         self,
@@ -153,7 +238,7 @@ class Flow:
         candidates: Callable[[Hashable], Sequence[int]],
         groups: Sequence[Hashable] | None = None,
     ) -> list[Settled]:
-        """What the consumer gets for some samples of a dataset with an index.
+        """What the consumer gets for some samples of a dataset with an index, charged as a whole.
 
         read: the rows of some indices. candidates: the indices of a group (None: of all). Which one stands in for
         a withheld sample depends on that and the run key, not on what was asked for before. groups: of the samples
@@ -163,7 +248,7 @@ class Flow:
             WithheldError: a sample was withheld and ``on_withheld`` says so, or no other can stand in.
         """
         rows = read(indices)
-        return self.fetch_outcomes(rows, self.outcomes(rows), read, candidates, groups)
+        return self.paid_whole(self.fetch_outcomes(rows, self.outcomes(rows), read, candidates, groups))
 
     def fetch_outcomes(
         self,
@@ -177,21 +262,25 @@ class Flow:
         settled = list[Settled]()
         for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
             if isinstance(outcome, Released):
-                settled.append(Settled(outcome.sample.fields, record=outcome.record))
+                settled.append(Settled(self._delivery(outcome)))
             else:
                 group = self._group(row) if groups is None else groups[i]
                 others = candidates(group) if self.on_withheld == "replace" else ()
                 stand_in = self._stand_in(outcome, others, read) if self.on_withheld == "replace" else None
-                settled.append(Settled(stand_in, outcome.reason, outcome.detail, outcome.record))
+                settled.append(Settled(stand_in, outcome.reason, outcome.detail))
         self.count(outcomes, settled)
         return settled
 
-    def _stand_in(self, withheld: Withheld, others: Sequence[int], read: Read) -> Mapping[str, Any]:
+    def _delivery(self, outcome: Released) -> Delivery:
+        fields = outcome.sample.fields
+        return Delivery(fields, cost_of(fields, self.schema, outcome.record) if self.account else {})
+
+    def _stand_in(self, withheld: Withheld, others: Sequence[int], read: Read) -> Delivery:
         tries = TRIES if len(others) else 0
         for attempt in range(tries):
             [outcome] = self.outcomes(read([others[self._draw(withheld, attempt) % len(others)]]))
             if isinstance(outcome, Released):
-                return outcome.sample.fields
+                return self._delivery(outcome)
         raise WithheldError(
             f"a sample was withheld ({withheld.reason}), and none that may stand in for it was released. "
             f"It was withheld because: {withheld.detail}"

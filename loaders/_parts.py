@@ -6,6 +6,7 @@
     OUT/report.json, index.json ...         written at the end of a run
     OUT/.anondata/run.json                  what all runs into this place must share
     OUT/.anondata/parts/shard-0001.tar.json what is known of a part; written after it
+    OUT/.anondata/manifest.json             all parts, sealed; the last thing that a run writes
     OUT/.anondata/tmp/                      parts in the making, of a local place
 
 A part counts as done when it is there as its record says. A kill between the two costs one part's work.
@@ -19,21 +20,26 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from filelock import FileLock, Timeout
 
 from anondata.errors import OutputError, ReportError
 from anondata.loaders._retry import with_retries
+from anondata.manifest import FILE, FileDigest, Kind, Manifest, software
 from anondata.report import Report, from_json
+
+if TYPE_CHECKING:
+    from anondata.anonymizer import Anonymizer
 
 FORMAT = "anondata.parts/1"
 WORK_FOLDER = ".anondata"
+STARTED = f"{WORK_FOLDER}/run.json"
 
 _KEY_HINT = "; or give the run key of the first run: where none is given, each run draws its own"
 
@@ -43,7 +49,11 @@ _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss",
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a part. version: of what it was made from. facts: numbers about it, such as its samples."""
+    """What is known of a part.
+
+    version: of what it was made from. facts: numbers about it, such as its samples. rows: which rows of the source
+    are in it, where those have numbers; they tell an audit of their owner which original is which result's.
+    """
 
     name: str
     version: str
@@ -51,6 +61,7 @@ class Part:
     sha256: str
     report: Report
     facts: Mapping[str, int] = field(default_factory=dict)
+    rows: Sequence[int] = ()
 
 
 class Parts:
@@ -104,7 +115,7 @@ class Parts:
             self._lock.release()
 
     def _check_setting(self) -> None:
-        told = self.read(f"{WORK_FOLDER}/run.json")
+        told = self.read(STARTED)
         body = {"format": FORMAT, **self.setting}
         if told is None:
             self._write_setting()
@@ -124,7 +135,7 @@ class Parts:
 
     def _write_setting(self) -> None:
         body = {"format": FORMAT, **self.setting}
-        self.write(f"{WORK_FOLDER}/run.json", json.dumps(body, sort_keys=True, indent=2).encode() + b"\n")
+        self.write(STARTED, json.dumps(body, sort_keys=True, indent=2).encode() + b"\n")
 
     def recorded(self) -> set[str]:
         """Names of the parts that were put in place, whether they are still there or not. Raises: OutputError."""
@@ -172,7 +183,14 @@ class Parts:
             raise OutputError(f"a part cannot be read back: {_words(error)}") from error
 
     def commit(
-        self, made: Path, name: str, *, version: str, report: Report, facts: Mapping[str, int] | None = None
+        self,
+        made: Path,
+        name: str,
+        *,
+        version: str,
+        report: Report,
+        facts: Mapping[str, int] | None = None,
+        rows: Sequence[int] = (),
     ) -> Part:
         """Puts a finished local file into place under a name, then its record. The local file is gone afterwards.
 
@@ -181,7 +199,7 @@ class Parts:
         with open(made, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        part = Part(name, version, made.stat().st_size, digest, report, dict(facts or {}))
+        part = Part(name, version, made.stat().st_size, digest, report, dict(facts or {}), list(rows))
         self._put(made, name)
         body = {**asdict(part), "report": json.loads(report.to_json())}
         self.write(_record(name), json.dumps(body, sort_keys=True).encode() + b"\n")
@@ -206,6 +224,27 @@ class Parts:
             raise OutputError(f"the output place cannot be read: {_words(error)}") from error
         return data
 
+    def remove(self, *names: str) -> None:
+        """Removes small files that tell of a finished run; what is not there is fine. Raises: OutputError."""
+        for name in names:
+            try:
+                if self.read(name) is not None:
+                    with_retries(lambda name=name: self.fs.rm_file(self._place(name)))  # type: ignore[misc]
+            except FileNotFoundError:
+                continue
+            except OutputError:
+                raise
+            except Exception as error:  # storages raise what they like
+                raise OutputError(f"the output place cannot be written: {_words(error)}") from error
+
+    def finish(
+        self, anonymizer: Anonymizer, report: Report, done: Iterable[Part], *, fields: Mapping[str, str], kind: Kind
+    ) -> None:
+        """Writes the manifest: what all parts were when they were put in place. Raises: OutputError."""
+        files = {part.name: FileDigest(part.sha256, part.size) for part in done}
+        manifest = Manifest(anonymizer.policy, report, files, fields, kind, software())
+        self.write(FILE, manifest.sealed(anonymizer).to_json().encode())
+
     def strangers(self, known: Iterable[str]) -> Iterator[str]:
         """Names of files in the place that are none of the known ones, nor of the work folder."""
         expected = set(known)
@@ -217,6 +256,10 @@ class Parts:
             name = place.removeprefix(self.root).lstrip("/")
             if name not in expected and not name.startswith(f"{WORK_FOLDER}/"):
                 yield name
+
+    def is_taken(self) -> bool:
+        """Whether the place holds files though no run ever began here. Raises: OutputError."""
+        return self.read(STARTED) is None and next(self.strangers([]), None) is not None
 
     def _place(self, name: str) -> str:
         if ".." in name.split("/") or name.startswith("/"):

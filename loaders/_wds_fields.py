@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 from anondata.errors import PolicyError, UndeclaredFieldError
 from anondata.samples import DROP, Schema, declare
-
-T = TypeVar("T")
 
 IMAGES: Mapping[str, str] = {"jpg;jpeg;png;webp": "image"}
 
@@ -64,13 +60,6 @@ def declare_fields(fields: Mapping[str, str], keep: Iterable[str] | str, drop: I
     if not all(either) or len(set(names)) < len(names):
         raise PolicyError("a name in fields is empty, or stands in two of them; each field is declared once")
     return Fields(declare(dict(content), _names(keep), _names(drop)), either)
-
-
-def batches(samples: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of up to ``size`` samples; no more than one of them is held here."""
-    left = iter(samples)
-    while batch := list(islice(left, size)):
-        yield batch
 
 
 def _names(given: Iterable[str] | str) -> list[str]:

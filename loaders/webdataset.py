@@ -10,17 +10,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Unpack
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders._flow import Flow, OnWithheld, Settled
 from anondata.loaders._reports import Reports
 from anondata.loaders._spares import Group, Spares
-from anondata.loaders._wds_fields import IMAGES, Fields, batches, declare_fields
+from anondata.loaders._wds_fields import IMAGES, Fields, declare_fields
+from anondata.loaders.quota import Quota, account_of
 from anondata.report import Report
 from anondata.samples import Schema
 
@@ -41,6 +42,7 @@ def anonymize(
     group: Group = None,
     batch: int | None = None,
     report_folder: str | os.PathLike[str] | None = None,
+    **quota: Unpack[Quota],
 ) -> Stage:
     """A stage for ``wds.WebDataset(…).compose(stage)`` and ``wds.DataPipeline(…, stage, …)``.
 
@@ -53,6 +55,7 @@ def anonymize(
         has the key of the one withheld; dropped while there is none) or ``"raise"``. group: a kept field, or a
         function of the kept fields: samples of one group may stand in for one another.
     batch: samples that go through the engine together. report_folder: where processes add up their reports.
+    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`.
 
     Raises:
         PolicyError: for a declaration that cannot be followed.
@@ -61,7 +64,8 @@ def anonymize(
     for name in declared.schema.fields:
         if name.startswith("__"):
             raise PolicyError(f"field {name!r} is WebDataset's own or anondata's; it is not to be declared")
-    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, Reports(report_folder))
+    account = account_of(quota, anonymizer)
+    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, Reports(report_folder), account)
     return Stage(flow, declared)
 
 
@@ -85,14 +89,22 @@ class Stage:
             WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was ever released.
         """
         spares = Spares()
-        for batch in batches(samples, self.flow.size):
-            declared = [(self._schema(sample), sample) for sample in batch]
-            for schema, part in groupby(declared, key=lambda pair: pair[0]):
-                members = [sample for _, sample in part]
-                rows = [{k: v for k, v in sample.items() if k in schema.fields} for sample in members]
-                for sample, settled in zip(members, self.flow.settle(rows, spares, schema), strict=True):
-                    if settled.fields is not None:
-                        yield _given(sample, settled)
+        try:
+            for batch in self.flow.batches(samples):
+                declared = [(self._schema(sample), sample) for sample in batch]
+                for schema, part in groupby(declared, key=lambda pair: pair[0]):
+                    yield from self._given([sample for _, sample in part], schema, spares)
+                    if self.flow.ended:
+                        return
+        finally:
+            self.flow.settle_account()
+
+    def _given(self, samples: Sequence[dict[str, Any]], schema: Schema, spares: Spares) -> Iterator[dict[str, Any]]:
+        rows = [{name: value for name, value in sample.items() if name in schema.fields} for sample in samples]
+        settled = self.flow.settle(rows, spares, schema)
+        for sample, each in zip(samples, self.flow.paid(settled), strict=False):  # fewer at a limit
+            if each.fields is not None:
+                yield _given(sample, each, schema)
 
     @property
     def report(self) -> Report:
@@ -109,8 +121,13 @@ class Stage:
         return self.fields.of(name for name in sample if name not in OWN)
 
 
-def _given(sample: Mapping[str, Any], settled: Settled) -> dict[str, Any]:
-    """What WebDataset says of the sample, and the fields that may be seen, in the sample's order."""
+def _given(sample: Mapping[str, Any], settled: Settled, schema: Schema) -> dict[str, Any]:
+    """What WebDataset says of the sample, and the fields that may be seen, in the sample's order.
+
+    Beside content that is still encoded insights are, too, for the same decoders.
+    """
     fields = dict(settled.fields or {})
+    if all(isinstance(fields[name], bytes) for name in schema.content() if name in fields):
+        fields |= {name: fields[name].encode() for name in schema.insights() if name in fields}
     first = {name: sample[name] if name in OWN else fields[name] for name in sample if name in OWN or name in fields}
     return {**first, **fields, NOTE: settled.note}

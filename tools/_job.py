@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from anondata.errors import AnondataError, OutputError, PolicyError
+from anondata.loaders._cores import usable_cores as usable_cores  # for doctor and audit, too
 from anondata.tools import cli
 from anondata.tools._journal import FILE, Header, Journal
 from anondata.tools._keys import run_key
 from anondata.tools._naming import expected_name
-from anondata.tools._output import REPORT, WORK_FOLDER, OutputFolder
+from anondata.tools._output import INSIGHTS, MANIFEST, REPORT, WORK_FOLDER, OutputFolder
 from anondata.tools._progress import progress
 from anondata.tools._sources import Listing, Source
 from anondata.tools._summary import Summary
@@ -25,6 +26,7 @@ from anondata.tools._summary import Summary
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from anondata.loaders.quota import Quota
     from anondata.policy import Policy
     from anondata.randomness import RunKey
     from anondata.report import Report
@@ -50,6 +52,9 @@ class Job:
     out: Path
     key_file: Path | None
     rename: bool
+    insights: bool
+    editor_insights: Mapping[str, str]
+    quota: Quota
     workers: int
     overwrite: bool
     as_json: bool
@@ -102,8 +107,7 @@ def execute(job: Job) -> int:
             run = _run(job, key, folder, names, journal, withheld)
             with progress(console, len(job.chosen)) as show:
                 run.go(show)
-        report = None if run.error or run.interrupted else _write_report(job, run)
-        strangers = _strangers(run) if report else 0
+        report, strangers = _finish(job, run, key) if not run.error and not run.interrupted else (None, 0)
         _write_list(job, withheld)
         summary = _summarize(job, run, report, strangers)
     _tell(job, summary, console)
@@ -116,14 +120,16 @@ def _run(
     job: Job, key: RunKey, folder: OutputFolder, names: Names, journal: Journal, withheld: list[tuple[str, str]]
 ) -> Run:
     from anondata.anonymizer import Anonymizer
+    from anondata.loaders.quota import account_of
     from anondata.tools._run import Run
 
     def note(source: Source, reason: str) -> None:
         if job.list_withheld:
             withheld.append((reason, source.place))
 
+    anonymizer = Anonymizer(job.policy, device=job.device, run_key=key, galleries=job.galleries)
     return Run(
-        anonymizer=Anonymizer(job.policy, device=job.device, run_key=key, galleries=job.galleries),
+        anonymizer=anonymizer,
         folder=folder,
         journal=journal,
         names=names,
@@ -131,6 +137,7 @@ def _run(
         workers=min(job.workers, len(job.chosen)),
         batch=BATCH_CPU if job.device == "cpu" else BATCH_CUDA,
         on_withheld=note,
+        account=account_of(job.quota, anonymizer),
     )
 
 
@@ -138,7 +145,7 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
     """Names and the journal; with a folder, which then must be locked, the journal is made ready to be written."""
     from anondata.tools._run import Names
 
-    header = Header(job.empty_report().setting, key.name("journal"), job.rename)
+    header = Header(job.empty_report().setting, key.name("journal"), job.rename, job.insights)
     path = job.out / WORK_FOLDER / FILE
     if folder and job.overwrite:
         for entry in Journal.read_any(path).entries.values():
@@ -147,22 +154,47 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
         folder.remove(f"{WORK_FOLDER}/{FILE}")
     journal = Journal.read(path, header)
     if folder:
-        folder.remove(REPORT)  # it would not be about this run while that is going on
+        for name in (REPORT, INSIGHTS, MANIFEST):  # they would not be about this run while that is going on
+            folder.remove(name)
         journal.open()
     sources = job.listing.sources
     taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
     return Names(key, job.rename, taken), journal
 
 
-def _write_report(job: Job, run: Run) -> Path:
-    """report.json: every output that lies in the folder, and what was withheld of the sources at hand."""
+def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:
+    """Writes what tells of the whole folder; returns where the report is, and how many files no run wrote.
+
+    The manifest comes last, so that nothing unfinished has one.
+    """
+    from anondata.manifest import Manifest, software
+    from anondata.tools._run import SCHEMA, WITH_INSIGHTS
+
     listed = {run.names.sample(source) for source in job.listing.sources}
     report = run.journal.report(
         job.empty_report(),
         lambda key, entry: run.folder.has(entry.output) if entry.released else key in listed,
     )
     run.folder.write(REPORT, report.to_json().encode())
-    return run.folder.path / REPORT
+    if job.insights:
+        _write_insights(job, run)
+    strangers = _strangers(run)
+    # Whatever else tells of the folder is written above: the manifest lists it.
+    schema = WITH_INSIGHTS if job.insights else SCHEMA
+    manifest = Manifest(job.policy, report, run.outputs(), schema.fields, "images", software())
+    run.folder.write(MANIFEST, manifest.sealed(key).to_json().encode())
+    return run.folder.path / REPORT, strangers
+
+
+def _write_insights(job: Job, run: Run) -> None:
+    """metadata.jsonl: a line for each output that lies in the folder, by which `datasets` finds its insights."""
+    written = {run.names.of(name): text for name, text in job.editor_insights.items()}
+    lines = []
+    for key, output, text in run.journal.insights():
+        if run.folder.has(output):
+            body = {"file_name": output, "insights": f"{text} {written.get(key, '')}".strip()}
+            lines.append((output, json.dumps(body) + "\n"))
+    run.folder.write(INSIGHTS, "".join(line for _, line in sorted(lines)).encode())
 
 
 def _strangers(run: Run) -> int:
@@ -244,11 +276,6 @@ def _torch_threads(job: Job) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
 
 
 def default_workers(device: str) -> int:

@@ -36,9 +36,11 @@ class Header:
     policy: str
     check: str
     rename: bool
+    insights: bool = False
 
     def line(self) -> dict[str, Any]:
-        return {"format": FORMAT, "policy": self.policy, "key": self.check, "rename": self.rename}
+        told = {"policy": self.policy, "key": self.check, "rename": self.rename, "insights": self.insights}
+        return {"format": FORMAT, **told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Journal:
         if not self.path.stat().st_size:
             self._write(self.header.line())
 
-    def append(self, key: bytes, entry: Entry, counts: Any) -> None:
+    def append(self, key: bytes, entry: Entry, counts: Any, insights: str = "") -> None:
         """Adds what became of a source. Not to be called from two threads at once.
 
         Raises: OutputError.
@@ -122,6 +124,7 @@ class Journal:
             "sha256": entry.sha256.hex(),
             "regions": entry.regions,
             "counts": counts,
+            **({"insights": insights} if self.header.insights else {}),
         }
         at = self._write(line)
         self.entries[key] = Entry(entry.version, entry.reason, entry.output, entry.sha256, entry.regions, at)
@@ -134,6 +137,13 @@ class Journal:
             if read and self.entries.get(read[0]) == read[1] and counted(*read):
                 total = total + replace(empty, counts=line["counts"])
         return total
+
+    def insights(self) -> Iterator[tuple[bytes, str, str]]:
+        """What was told of each source that is released: what stands for it, its output, and the text."""
+        for at, line in self._lines():
+            read = _entry(line, at)
+            if read and read[1].released and self.entries.get(read[0]) == read[1]:
+                yield read[0], read[1].output, str(line.get("insights", ""))
 
     def _write(self, line: Any) -> int:
         """Appends a line in one write and returns where it begins; what was half written is taken back."""
@@ -182,6 +192,9 @@ class Journal:
             raise click.UsageError(f"DST was written by another policy, or with other galleries; {ways}")
         if line.get("rename") != self.header.rename:
             raise click.UsageError(f"DST was written {'without' if self.header.rename else 'with'} --rename; {ways}")
+        if line.get("insights", False) != self.header.insights:
+            said = "without" if self.header.insights else "with"
+            raise click.UsageError(f"DST was written {said} --insights; {ways}")
 
 
 def _entry(line: Any, at: int) -> tuple[bytes, Entry] | None:

@@ -4,7 +4,9 @@
 
     DST/photo.jpg ...             what was released
     DST/report.json               numbers of the whole folder; there only when the last run came to its end
+    DST/metadata.jsonl            insights, where they were asked for; likewise
     DST/.anondata/journal.jsonl   what is done, see `anondata.tools._journal`
+    DST/.anondata/manifest.json   every output with its sha256, sealed; there only when the last run came to its end
     DST/.anondata/lock, tmp/      of the run at hand
 """
 
@@ -26,6 +28,8 @@ from anondata.errors import OutputError
 
 WORK_FOLDER = ".anondata"
 REPORT = "report.json"
+MANIFEST = f"{WORK_FOLDER}/manifest.json"  # as `anondata.manifest.FILE`, which needs pydantic to be imported
+INSIGHTS = "metadata.jsonl"  # the name by which `datasets` adds columns to a folder of images
 
 # Errors that concern one output and its name. All others (disk full, read-only, I/O) would hit the next sample, too.
 _OF_ONE_SAMPLE = {
@@ -157,13 +161,16 @@ class OutputFolder:
     def has(self, name: str) -> bool:
         return self._is_inside(name) and (self.path / name).is_file()
 
+    def size(self, name: str) -> int:
+        return (self.path / name).stat().st_size
+
     def strangers(self, known: frozenset[str]) -> Iterator[str]:
         """Names of files below the folder that are none of the known outputs, nor anondata's own."""
         for folder, folders, files in os.walk(self.path):
             folders[:] = [f for f in folders if Path(folder, f) != self.work]
             below = Path(folder).relative_to(self.path)
             links = [f for f in folders if Path(folder, f).is_symlink()]
-            yield from (name for f in (*files, *links) if (name := str(below / f)) not in known | {REPORT})
+            yield from (name for f in (*files, *links) if (name := str(below / f)) not in known | {REPORT, INSIGHTS})
 
     def remove(self, name: str) -> None:
         """Removes a file below the folder; one that is not there is fine, one outside of it is left alone."""

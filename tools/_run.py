@@ -12,20 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from anondata.errors import LedgerError
+from anondata.ledger.costs import cost_of
 from anondata.records import Released, SampleRecord, Withheld
-from anondata.samples import Sample, Schema
+from anondata.samples import INSIGHTS, Sample, Schema
 from anondata.tools._journal import TRANSIENT, Entry, Journal
 from anondata.tools._naming import expected_name, with_suffix, written_suffix
+from anondata.tools._output import INSIGHTS as INSIGHTS_FILE
 from anondata.tools._output import NameRefused, OutputFolder
 from anondata.tools._sources import Source
 from anondata.tools._summary import Tally
 
 if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer
+    from anondata.ledger import Account
+    from anondata.manifest import FileDigest
     from anondata.randomness import RunKey
     from anondata.records import Outcome
 
 SCHEMA = Schema({"image": "image"})
+TOLD = "insights"
+WITH_INSIGHTS = Schema({"image": "image", TOLD: INSIGHTS})
 POLL_S = 0.1
 
 
@@ -42,7 +49,11 @@ class Names:
 
     def sample(self, source: Source) -> bytes:
         """What stands for a source in the journal and in the engine. Names need not be Unicode."""
-        return self.key.digest("sample", source.name.encode("utf-8", "surrogateescape"))[:16]
+        return self.of(source.name)
+
+    def of(self, name: str) -> bytes:
+        """What stands for a source of that name."""
+        return self.key.digest("sample", name.encode("utf-8", "surrogateescape"))[:16]
 
     def version(self, source: Source) -> bytes | None:
         """What stands for a source's version; None where it cannot be told."""
@@ -65,7 +76,11 @@ class Names:
 
 @dataclass
 class Run:
-    """One run over some sources. on_withheld: told the place and reason of every sample that is withheld."""
+    """One run over some sources.
+
+    on_withheld: told the place and reason of every sample that is withheld. account: what is written is charged to
+    it before, if there is one; a limit stops the run.
+    """
 
     anonymizer: Anonymizer
     folder: OutputFolder
@@ -75,6 +90,7 @@ class Run:
     workers: int
     batch: int
     on_withheld: Callable[[Source, str], None]
+    account: Account | None = None
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
     error: Exception | None = None
@@ -105,12 +121,33 @@ class Run:
                     raise
                 self.interrupted = True
                 self._stop.set()
+        if self.account is not None:
+            self._settle_account(self.account)
         self.seconds = time.monotonic() - start
+
+    def _settle_account(self, account: Account) -> None:
+        try:
+            account.close()
+        except LedgerError as error:  # what was reserved then counts as delivered; DST is as good as before
+            self.error = self.error or error
+
+    def outputs(self) -> dict[str, FileDigest]:
+        """What lies in the folder, as it was when it was written, whichever run wrote it."""
+        from anondata.manifest import FileDigest, digest_of
+
+        files = {
+            entry.output: FileDigest(entry.sha256.hex(), self.folder.size(entry.output))
+            for entry in self.journal.entries.values()
+            if entry.released and self.folder.has(entry.output)
+        }
+        told = self.folder.path / INSIGHTS_FILE  # just written, while the folder is locked
+        return {**files, INSIGHTS_FILE: digest_of(told)} if told.is_file() else files
 
     def _work(self) -> None:
         try:
+            schema = WITH_INSIGHTS if self.journal.header.insights else SCHEMA
             while batch := self._gather():
-                outcomes = self.anonymizer.run([sample for _, _, sample in batch], SCHEMA)
+                outcomes = self.anonymizer.run([sample for _, _, sample in batch], schema)
                 for (source, version, _), outcome in zip(batch, outcomes, strict=True):
                     self._settle(source, version, outcome)
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
@@ -167,8 +204,9 @@ class Run:
         reason = outcome.reason if isinstance(outcome, Withheld) else ""
         regions = sum(not r.spared for r in outcome.record.regions) if outcome.released else 0
         counts = self.anonymizer.report([outcome]).counts
+        told = outcome.sample.fields.get(TOLD, "") if isinstance(outcome, Released) else ""
         with self._telling:
-            self.journal.append(key, Entry(version, reason, output, digest, regions), counts)
+            self.journal.append(key, Entry(version, reason, output, digest, regions), counts, told)
         self._count(source, reason, regions)
 
     def _write(self, source: Source, outcome: Released) -> tuple[Outcome, str, bytes]:
@@ -178,6 +216,8 @@ class Run:
         name = self.names.output(source, written_suffix(data))
         if name is None:
             return _instead(outcome, "name_taken", "its output would have the name of another's"), "", b""
+        if self.account is not None:
+            self.account.charge([cost_of({"image": data}, SCHEMA, outcome.record)])
         try:
             return outcome, name, self.folder.write(name, data)
         except NameRefused as error:

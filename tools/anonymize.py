@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from anondata.errors import PolicyError
 from anondata.tools._job import Job, default_workers, execute, rehearse
 from anondata.tools._naming import check_collisions, expected_name
 from anondata.tools._output import check_usable
+from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._sources import list_sources
 
 if TYPE_CHECKING:
@@ -36,6 +38,19 @@ if TYPE_CHECKING:
     help="File that holds the galleries' key.  [default: the variable ANONDATA_GALLERY_KEY, if it is set]",
 )
 @click.option("--rename", is_flag=True, help="Name outputs by keyed hashes in one flat folder: names identify, too.")
+@click.option(
+    "--insights",
+    is_flag=True,
+    help="Write DST/metadata.jsonl, which tells what was in each picture, in words that identify nobody.",
+)
+@click.option(
+    "--insights-from",
+    metavar="CSV",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Texts by an editor, with the columns file_name (below SRC) and insights, added as they are. Nothing checks "
+    "whether they identify anybody.",
+)
+@quota_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in an order that stays.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads.  [default: cores; 4 on CUDA]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
@@ -59,6 +74,11 @@ def command(
     galleries: tuple[str, ...],
     gallery_key: Path | None,
     rename: bool,
+    insights: bool,
+    insights_from: Path | None,
+    client: str | None,
+    ledger: str | None,
+    dataset_name: str | None,
     limit: int | None,
     workers: int | None,
     device: str,
@@ -93,6 +113,9 @@ def command(
         out=folder,
         key_file=key_file,
         rename=rename,
+        insights=insights or insights_from is not None,
+        editor_insights=_texts(insights_from, {s.name for s in listing.sources}) if insights_from else {},
+        quota=quota_of(client, ledger, dataset_name),
         workers=workers or default_workers(chosen_device),
         overwrite=overwrite,
         as_json=as_json,
@@ -100,6 +123,22 @@ def command(
     )
     code = rehearse(job) if dry_run else execute(job)
     click.get_current_context().exit(code)
+
+
+def _texts(path: Path, known: Set[str]) -> dict[str, str]:
+    """An editor's texts by the names of their pictures."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise click.UsageError(f"--insights-from cannot be read as CSV in UTF-8: {type(error).__name__}") from error
+    if any(not row.get("file_name") or row.get("insights") is None for row in rows):
+        raise click.UsageError("--insights-from needs the columns file_name and insights, filled in every row")
+    if len({row["file_name"] for row in rows}) < len(rows):
+        raise click.UsageError("--insights-from names a picture twice")
+    if strange := sum(row["file_name"] not in known for row in rows):
+        raise click.UsageError(f"--insights-from names {strange} of {len(rows)} pictures that are in no SRC")
+    return {row["file_name"]: row["insights"] for row in rows}
 
 
 def _folder(out: str) -> Path:

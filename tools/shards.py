@@ -13,6 +13,7 @@ from anondata.errors import ShardsError, UndeclaredFieldError
 from anondata.tools import cli
 from anondata.tools._keys import run_key
 from anondata.tools._progress import shards as showing
+from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._shards_summary import ShardsSummary
 from anondata.tools.anonymize import known_policy, open_galleries, usable_device
 
@@ -35,6 +36,12 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
 )
 @click.option("--keep", metavar="NAMES", multiple=True, help="Fields that are written as they are, such as cls.")
 @click.option("--drop", metavar="NAMES", multiple=True, help="Fields that are left out, such as json,txt.")
+@click.option(
+    "--insights",
+    is_flag=True,
+    help="Add the field insights.txt, which tells what was in a sample, in words that identify nobody.",
+)
+@quota_options
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
 @click.option("--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="A gallery that the policy names.")
 @click.option("--gallery-key", type=EXISTING, help="File that holds the galleries' key.")
@@ -88,20 +95,23 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
 def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, options: dict[str, Any], **how: Any) -> Job:
     from anondata.anonymizer import Anonymizer
     from anondata.loaders.shards import plan
+    from anondata.samples import INSIGHTS
 
     images = options["images"] or ("jpg,jpeg,png,webp",)
+    told = {"insights.txt": INSIGHTS} if options["insights"] else {}
     try:
         return plan(
             sources,
             place,
             Anonymizer(how["policy"], device=how["device"], galleries=how["galleries"], run_key=key),
-            fields={";".join(_names([names])): "image" for names in images},
+            fields={";".join(_names([names])): "image" for names in images} | told,
             keep=_names(options["keep"]),
             drop=_names(options["drop"]),
             on_withheld=options["on_withheld"],
             group=options["group"],
             rename_keys=options["rename_keys"],
             limit=options["limit"],
+            **quota_of(options["client"], options["ledger"], options["dataset_name"]),
         )
     except ShardsError as error:
         raise click.UsageError(str(error)) from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, MissingExtraError, PolicyError, RefusedError
@@ -31,6 +31,7 @@ from anondata.loaders.hf.layout import NOTE, layout_of
 from anondata.loaders.hf.source import Source
 from anondata.loaders.hf.streaming import anonymize_stream, flows_of
 from anondata.loaders.hf.view import AnonymizedColumn, AnonymizedDataset
+from anondata.loaders.quota import Quota, account_of
 from anondata.report import Report
 from anondata.samples import DROP, declare
 
@@ -50,6 +51,7 @@ def anonymize(
     group: Group = None,
     batch: int | None = None,
     report_folder: str | os.PathLike[str] | None = None,
+    **quota: Unpack[Quota],
 ) -> Any:
     """An anonymized view of a dataset, or an anonymized stream. Reads nothing.
 
@@ -67,6 +69,8 @@ def anonymize(
     group: the name of a kept field, or a function of a sample's kept fields, without files: samples of one group may
         stand in for one another. batch: samples that go through the engine together. report_folder: where the
         report's parts lie; a shared folder if several machines work on one run.
+    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Rows that are asked
+        for at once are charged at once: all of them, or an error and none. Kept columns alone cost nothing.
 
     A stream that was resumed gives what it would have given, but ``"replace"`` starts without samples to stand in,
     and what is done again of a batch is counted again.
@@ -99,6 +103,7 @@ def anonymize(
         group,
         batch,
         Reports(report_folder),
+        account_of(quota, anonymizer, may_stop=streams),
     )
     if isinstance(ds, IterableDatasetDict):
         return IterableDatasetDict({name: anonymize_stream(part, flow) for name, part in ds.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -17,19 +18,21 @@ ROW = NOTE  # which no kept column is called
 V = TypeVar("V", bound="Ordered")
 
 
-class Ordered:
+class Ordered(ABC):
     """Selects and orders rows as `datasets.Dataset` does. No content is looked at, and nothing is written.
 
-    Subclasses have ``_numbers``: the rows of the source that the view shows, and ``_with``.
+    Subclasses have ``_numbers``: the rows of the source that the view shows.
     """
 
     _numbers: Any
 
+    @abstractmethod
     def _with(self: V, **changes: Any) -> V:
-        raise NotImplementedError
+        """The view with some of its parts changed, such as ``numbers`` or ``split``."""
 
+    @abstractmethod
     def _kept_columns(self, names: Sequence[str]) -> tuple[Features, Iterable[dict[str, Any]]]:
-        raise NotImplementedError
+        """Types and rows of kept columns alone. Raises: RefusedError, for a column that holds content."""
 
     def __len__(self) -> int:
         return len(self._numbers)

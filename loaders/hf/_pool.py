@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from anondata.errors import OutputError
+from anondata.loaders._cores import usable_cores
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -30,7 +31,7 @@ def run_over(work: Callable[[J], R], jobs: Sequence[J], *, processes: int) -> It
     """
     context = multiprocessing.get_context("spawn")  # CUDA, thread pools and locks do not survive a fork
     theirs, ours = context.Pipe(duplex=False)  # ends when this process does
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, usable_cores() // processes)
     pool = ProcessPoolExecutor(processes, context, _begin, (work, theirs, threads))
     try:
         for done in as_completed([pool.submit(_do, job) for job in jobs]):

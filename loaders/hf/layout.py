@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Translation, TranslationVariableLanguages, Value
 
 from anondata.errors import FieldTypeError, PolicyError, UndeclaredFieldError
-from anondata.samples import DROP, KEEP, Schema
+from anondata.samples import DROP, INSIGHTS, KEEP, Schema
 
 NOTE = "anondata"
 """The column that says of each row whether it was released or replaced."""
@@ -22,7 +22,7 @@ NOTE = "anondata"
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value that was declared. kind: a content type or ``"keep"``. feature: its type, or None where unknown."""
+    """A value that was declared. kind: as it was. feature: its type, or None where unknown."""
 
     name: str
     kind: str
@@ -47,6 +47,11 @@ class Layout:
 
     columns: Mapping[str, Tree]
     dropped: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that come from the dataset; insights are made."""
+        return tuple(name for name, tree in self.columns.items() if not _is_told(tree))
 
     def leaves(self, column: str) -> list[Leaf]:
         return list(_leaves(self.columns[column]))
@@ -91,6 +96,11 @@ def layout_of(features: Mapping[str, Any], schema: Schema) -> Layout:
     """
     seen: list[str] = []
     found = {name: _resolve(name, feature, schema.fields, seen) for name, feature in features.items()}
+    for name in schema.insights():
+        if name in found:
+            raise PolicyError(f"field {name!r} is declared 'insights', but is a column; drop it, and name another")
+        seen.append(name)
+        found[name] = Leaf(name, INSIGHTS, Value("string"))
     if missing := sorted(set(schema.fields) - set(seen)):
         raise FieldTypeError(
             f"field {missing[0]!r} is declared, but the dataset has no such column or member; it has "
@@ -240,6 +250,10 @@ def _together(tree: Tree, values: Mapping[str, Any]) -> Any:
         return None
     filled = {name: [None] * count if items is None else items for name, items in lists.items()}
     return [_together(tree.item, {name: items[i] for name, items in filled.items()}) for i in range(count)]
+
+
+def _is_told(tree: Tree) -> bool:
+    return isinstance(tree, Leaf) and tree.kind == INSIGHTS
 
 
 def _feature(tree: Tree) -> Any:

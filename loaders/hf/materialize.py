@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,22 +25,21 @@ from datasets import Dataset, DatasetDict, Features
 from datasets.utils import tqdm
 
 from anondata.errors import OutputError, PolicyError
-from anondata.loaders._flow import Flow, OnWithheld, Row
-from anondata.loaders._parts import WORK_FOLDER, Part, Parts
+from anondata.loaders._flow import Flow, OnWithheld
+from anondata.loaders._parts import Part, Parts
 from anondata.loaders._reports import Reports
 from anondata.loaders.hf._pool import run_over
+from anondata.loaders.hf._traced import Tally, Traced, traced
 from anondata.loaders.hf.layout import NOTE
 from anondata.loaders.hf.source import ROW, Source, Stored, row_table
-from anondata.loaders.leaks import Traces
-from anondata.records import Outcome, Released
+from anondata.manifest import FILE as MANIFEST
 from anondata.report import Report
-from anondata.samples import Sample, Schema
+from anondata.samples import KEEP
 
 if TYPE_CHECKING:
     from anondata.loaders.hf.view import AnonymizedDataset
 
 REPORT = "report.json"
-STARTED = f"{WORK_FOLDER}/run.json"
 FILE_BYTES = 256 << 20
 """About how large the files are, where nobody says how many rows go into one."""
 HELD = 32  # rows in memory, before they are written
@@ -54,6 +53,7 @@ def materialize(
     on_withheld: OnWithheld = "drop",
     num_proc: int = 1,
     rows_per_file: int | None = None,
+    at_most: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> DatasetDict:
     """Writes the rows of views as parquet files, and loads them. A transform or format of a view does not count.
@@ -68,6 +68,12 @@ def materialize(
         and a column ``"anondata"`` that says so, ``"raise"`` stops. num_proc: processes, each with networks of its
         own; a script must then call this below ``if __name__ == "__main__":``.
     rows_per_file: None makes files of about 256 MiB of originals.
+    at_most: ends, in each view, with the row that makes so many; with ``"drop"`` later rows come in place of what was
+        withheld. Files are then written one after the other.
+
+    Where the views have a ledger, each file is charged before it is put in place, and once, however often a run is
+    repeated. At a limit files that were charged are there, and the same call goes on when it is raised or renewed.
+
     cache_dir: where `datasets` puts the Arrow copy, of anonymized rows, that it reads; by default its own cache.
 
     Raises:
@@ -75,33 +81,27 @@ def materialize(
         WithheldError: a row was withheld and ``on_withheld`` says so, or a file's rows were all withheld.
         OutputError: the folder cannot be written, holds files that no run wrote, or was written from other rows or
             with another setting.
+        QuotaExceeded: a file would pass a limit.
     """
-    splits = _splits_of(views, on_withheld, num_proc, rows_per_file)
+    splits = _splits_of(views, on_withheld, num_proc, rows_per_file, at_most)
     done = _write(splits, folder, on_withheld, num_proc)
     return DatasetDict({split.name: _load(split, done, folder, cache_dir) for split in splits})
 
 
-def write(
-    views: Mapping[str, AnonymizedDataset],
-    folder: str | os.PathLike[str],
-    *,
-    on_withheld: OnWithheld = "drop",
-    num_proc: int = 1,
-    rows_per_file: int | None = None,
-) -> Report:
-    """What :func:`materialize` does, without loading the files; returns the report of all of them."""
-    splits = _splits_of(views, on_withheld, num_proc, rows_per_file)
-    return _report(splits, _write(splits, folder, on_withheld, num_proc))
-
-
 def _splits_of(
-    views: Mapping[str, AnonymizedDataset], on_withheld: OnWithheld, num_proc: int, rows_per_file: int | None
+    views: Mapping[str, AnonymizedDataset],
+    on_withheld: OnWithheld,
+    num_proc: int,
+    rows_per_file: int | None,
+    at_most: int | None,
 ) -> list[_Split]:
     if on_withheld not in get_args(OnWithheld):
         raise PolicyError(f"on_withheld is {on_withheld!r}; expected {', '.join(get_args(OnWithheld))}")
     if num_proc < 1 or (rows_per_file is not None and rows_per_file < 1):
         raise PolicyError(f"num_proc is {num_proc} and rows_per_file {rows_per_file}; expected at least 1")
-    splits = [_split_of(name, view, on_withheld, rows_per_file) for name, view in views.items()]
+    if at_most is not None and (at_most < 1 or num_proc > 1):
+        raise PolicyError(f"at_most is {at_most} and num_proc {num_proc}; expected at least 1, and one process")
+    splits = [_split_of(name, view, on_withheld, rows_per_file, at_most) for name, view in views.items()]
     if not splits:
         raise PolicyError("there is no split to write; give a dataset with at least one")
     return splits
@@ -117,18 +117,37 @@ def _write(
     with parts:
         if any(name.startswith("data/") and name not in files for name in parts.strangers(files)):
             raise OutputError("the folder's data/ holds files that this would not write; choose another folder")
+        parts.remove(REPORT, MANIFEST)  # they would not be about this run while that is going on
         job = _Job(parts, on_withheld, {split.name: split for split in splits})
-        done = {name: part for name, file in files.items() if (part := job.find(file))}
-        todo = [file for name, file in files.items() if name not in done]
-        for part in _run(job, todo, num_proc):
-            done[part.name] = part
-        parts.write(REPORT, _report(splits, done).to_json().encode())
+        if any(split.at_most is not None for split in splits):
+            done = {part.name: part for split in splits for part in _until_enough(job, split)}
+        else:
+            done = {name: part for name, file in files.items() if (part := job.find(file))}
+            todo = [file for name, file in files.items() if name not in done]
+            for part in _run(job, todo, num_proc):
+                done[part.name] = part
+        report, flow = _report(splits, done), splits[0].source.flow
+        parts.write(REPORT, report.to_json().encode())
+        in_order = [done[name] for name in files if name in done]
+        parts.finish(flow.anonymizer, report, in_order, fields=_fields(splits), kind="parquet")
     return done
+
+
+def _fields(splits: Sequence[_Split]) -> dict[str, str]:
+    """What each column that comes out was declared to be, or each member of a struct in it."""
+    known = {**splits[0].source.flow.schema.fields, NOTE: KEEP}
+    return {
+        name + field.removeprefix(column): kind
+        for split in splits
+        for name, column in split.columns.items()
+        for field, kind in known.items()
+        if field == column or field.startswith(f"{column}.")
+    }
 
 
 def _check_folder(parts: Parts) -> None:
     """What lies there is given away with the files that are written, so it must not be the originals."""
-    if parts.read(STARTED) is None and next(parts.strangers([]), None) is not None:
+    if parts.is_taken():
         raise OutputError("the output folder holds files that no run of anondata wrote; choose an empty one")
     if parts.local and Path(parts.root, "data").is_symlink():
         raise OutputError("the output folder's data/ is a link to another place; choose an empty folder")
@@ -136,13 +155,13 @@ def _check_folder(parts: Parts) -> None:
 
 def _report(splits: Sequence[_Split], done: Mapping[str, Part]) -> Report:
     empty = splits[0].source.flow.anonymizer.report([])
-    return sum((done[file.name].report for split in splits for file in split.files()), empty)
+    return sum((part.report for part in done.values()), empty)
 
 
 def _load(
     split: _Split, done: Mapping[str, Part], folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None
 ) -> Dataset:
-    names = [file.name for file in split.files() if done[file.name].facts["samples"]]
+    names = [file.name for file in split.files() if file.name in done and done[file.name].facts["samples"]]
     if not names:  # which `datasets` would not load
         return _no_rows(split)
     cache = os.fspath(cache_dir) if cache_dir is not None else None
@@ -163,14 +182,26 @@ def _run(job: _Job, todo: Sequence[_File], num_proc: int) -> Iterator[Part]:
             yield part
 
 
+def _until_enough(job: _Job, split: _Split) -> Iterator[Part]:
+    """One file after the other, until there are as many rows as there may be."""
+    left = split.at_most or 0
+    for file in split.files():
+        if left:
+            file = replace(file, at_most=left)
+            part = job.find(file) or job(file)
+            left -= part.facts["samples"]
+            yield part
+
+
 @dataclass(frozen=True)
 class _File:
-    """A file that is to be written: which rows of which split."""
+    """A file that is to be written: which rows of which split, of which no more than ``at_most`` come out."""
 
     name: str
     split: str
     start: int
     stop: int
+    at_most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +214,7 @@ class _Split:
     columns: Mapping[str, str]
     features: Features
     rows_per_file: int
+    at_most: int | None
 
     def files(self) -> list[_File]:
         starts = range(0, max(len(self.numbers), 1), self.rows_per_file)
@@ -211,21 +243,30 @@ class _Job:
         rows = split.source.version(split.numbers[file.start : file.stop])
         others = split.source.stand_ins if self.on_withheld == "replace" else ""
         columns = json.dumps([sorted(split.columns.items()), str(split.features)])
-        return split.source.flow.anonymizer.name("rows", split.source.fingerprint, rows, others, columns)
+        most = "" if file.at_most is None else str(file.at_most)
+        return split.source.flow.anonymizer.name("rows", split.source.fingerprint, rows, others, columns, most)
 
     def __call__(self, file: _File) -> Part:
         """Anonymizes a file's rows, scans it and puts it in place. Whatever happens, nothing half is there."""
         split, folder = self.splits[file.split], self.parts.temporary()
         version = self._version(file)  # before files are read, which may change meanwhile
         try:
-            traces = Traces()
-            flow = _traced(split.source.flow, self.on_withheld, Reports(folder / "report"), traces)
-            made = folder / "part.parquet"
-            rows = _written(split, file, flow, made)
-            traces.check_file(made)
-            return self.parts.commit(made, file.name, version=version, report=flow.report, facts={"samples": rows})
+            tally, made = Tally(file.at_most), folder / "part.parquet"
+            flow = traced(split.source.flow, self.on_withheld, Reports(folder / "report"), tally)
+            facts = {"samples": _written(split, file, flow, made)}
+            flow.traces.check_file(made)
+            self._charge(flow, file, version)
+            return self.parts.commit(
+                made, file.name, version=version, report=flow.report, facts=facts, rows=tally.rows
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _charge(self, flow: Traced, file: _File, version: str) -> None:
+        """The last thing before a file is put in place; a run that is stopped in between is not charged again."""
+        if flow.account is not None and flow.tally.cost:
+            delivery = flow.anonymizer.name("delivery", self.parts.out, file.name, version)
+            flow.account.charge_once(delivery, flow.tally.cost)
 
 
 def _written(split: _Split, file: _File, flow: Flow, made: Path) -> int:
@@ -249,31 +290,9 @@ def _written(split: _Split, file: _File, flow: Flow, made: Path) -> int:
     return len(table)
 
 
-@dataclass(frozen=True)
-class _Traced(Flow):
-    """A flow that remembers what the originals were, also of those that stand in for others."""
-
-    traces: Traces | None = None
-
-    def outcomes(self, rows: Sequence[Row], schema: Schema | None = None) -> list[Outcome]:
-        out = super().outcomes(rows, schema)
-        names = (schema or self.schema).content()
-        for row, outcome in zip(rows, out, strict=True):
-            if self.traces is not None and isinstance(row, Sample):
-                originals = {name: row[name] for name in names if name in row.fields}
-                fields = outcome.sample.fields if isinstance(outcome, Released) else {}
-                released = {name: value for name, value in fields.items() if name in names}
-                kept = {name: value for name, value in fields.items() if name not in names}
-                self.traces.add(originals, outcome.record, released, kept)
-        return out
-
-
-def _traced(flow: Flow, on_withheld: OnWithheld, reports: Reports, traces: Traces) -> _Traced:
-    same = {part.name: getattr(flow, part.name) for part in fields(Flow)}
-    return _Traced(**{**same, "on_withheld": on_withheld, "reports": reports}, traces=traces)
-
-
-def _split_of(name: str, view: AnonymizedDataset, on_withheld: OnWithheld, rows_per_file: int | None) -> _Split:
+def _split_of(
+    name: str, view: AnonymizedDataset, on_withheld: OnWithheld, rows_per_file: int | None, at_most: int | None
+) -> _Split:
     if not re.fullmatch(r"\w+(\.\w+)*", name):
         raise PolicyError("a split's name is no word, and `datasets` could not find its files; rename the split")
     source, columns = view._source, {n: c for n, c in view._columns.items() if c != NOTE}
@@ -282,7 +301,7 @@ def _split_of(name: str, view: AnonymizedDataset, on_withheld: OnWithheld, rows_
     if on_withheld == "replace":
         columns, features = {**columns, NOTE: NOTE}, source.with_note(features)
     rows = rows_per_file or _rows_per_file(source, view._numbers)
-    return _Split(name, source, view._numbers, columns, features, rows)
+    return _Split(name, source, view._numbers, columns, features, rows, at_most)
 
 
 def _rows_per_file(source: Source, numbers: Sequence[int]) -> int:
@@ -295,14 +314,13 @@ def _rows_per_file(source: Source, numbers: Sequence[int]) -> int:
 
 def _setting(flow: Flow, on_withheld: OnWithheld, splits: Sequence[_Split]) -> dict[str, str]:
     """What all runs into one folder must share. It tells nothing of the run key."""
-    group = flow.group
+    numbers = ", ".join(
+        f"{split.name}: {len(split.numbers)} by {split.rows_per_file}{f', {split.at_most}' if split.at_most else ''}"
+        for split in splits
+    )
     return {
-        "policy": flow.anonymizer.report([]).setting,
-        "key": flow.anonymizer.name("materialize"),
-        "fields": json.dumps(sorted(flow.schema.fields.items())),
+        **flow.setting("materialize"),
         "on_withheld": on_withheld,
-        "group": f"{group.__module__}.{group.__qualname__}" if callable(group) else group or "",
-        "number of rows or files": ", ".join(
-            f"{split.name}: {len(split.numbers)} by {split.rows_per_file}" for split in splits
-        ),
+        "fields": json.dumps(sorted(flow.schema.fields.items())),
+        "number of rows or files": numbers,
     }

@@ -38,7 +38,7 @@ class Source:
 
     def __init__(self, dataset: Dataset, flow: Flow, layout: Layout, *, pictures: bool = True) -> None:
         # As Arrow tables, because that decodes nothing and opens no file.
-        self._table = dataset.select_columns(list(layout.columns)).with_format("arrow")
+        self._table = dataset.select_columns(list(layout.read)).with_format("arrow")
         self.reader = Reader(flow, layout, pictures)
         self._shown: Any = range(len(self))
 

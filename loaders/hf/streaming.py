@@ -32,7 +32,8 @@ class Stage:
             self.spares = Spares()
         count = len(next(iter(batch.values()), ()))
         rows = [self.reader.sample({name: batch[name][i] for name in batch}) for i in range(count)]
-        settled = self.reader.flow.settle(rows, self.spares)
+        flow = self.reader.flow
+        settled = [] if flow.ended else flow.paid_whole(flow.settle(rows, self.spares))
         given = [(self.reader.row(s.fields), s.note) for s in settled if s.fields is not None]
         out = {name: [row[name] for row, _ in given] for name in self.reader.layout.columns}
         if self.reader.flow.on_withheld == "replace":

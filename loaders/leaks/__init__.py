@@ -98,10 +98,6 @@ class Traces:
         for piece in pieces(path):
             self._check(piece, search)
 
-    def check_value(self, value: bytes) -> None:
-        """Looks at one value that should be a released picture. Raises: LeakError."""
-        self._check(Piece("a value", "picture", bytes(value)), self._index.search())
-
     def _check(self, piece: Piece, search: Search) -> None:
         where, kind, data = piece
         if kind == "picture" or (kind == "value" and is_picture(data)):

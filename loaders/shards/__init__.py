@@ -5,7 +5,7 @@
     OUT/NAME.tar      one for each input, of the same name; there only when it is whole and was scanned
     OUT/NAME.idx      its index for NVIDIA DALI, as `wds2idx` makes it
     OUT/index.json    all shards with size, sample count and sha256, in the form of webdataset's wids
-    OUT/report.json   numbers of all shards; both are written when a run comes to its end
+    OUT/report.json   numbers of all shards; both are there only when the last run came to its end
     OUT/.anondata/    what is done, so that the same call goes on after a crash; need not be published
 """
 
@@ -18,20 +18,23 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import AnondataError, PolicyError, ShardsError, UnreadableSourceError
+from anondata.loaders._cores import usable_cores
 from anondata.loaders._flow import Flow, OnWithheld
-from anondata.loaders._parts import WORK_FOLDER, Part, Parts
+from anondata.loaders._parts import Part, Parts
 from anondata.loaders._spares import Group
 from anondata.loaders._wds_fields import IMAGES, declare_fields
-from anondata.loaders.shards.pool import Result, run_here, run_over, usable_cores
+from anondata.loaders.quota import Quota, account_of
+from anondata.loaders.shards.pool import Result, run_here, run_over
 from anondata.loaders.shards.sources import Shard, list_shards
 from anondata.loaders.shards.work import NOTE, Recipe
+from anondata.manifest import FILE as MANIFEST
 from anondata.report import Report
 
 INDEX, REPORT = "index.json", "report.json"
-STARTED = f"{WORK_FOLDER}/run.json"
 LOOKERS = 16  # threads that look up what is done; they wait for storages
 
 
@@ -88,6 +91,7 @@ def anonymize_shards(
     limit: int | None = None,
     keep_going: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    **quota: Unpack[Quota],
 ) -> Shards:
     """Anonymizes shards of one place into shards of another; see :func:`plan`, which has the same parameters.
 
@@ -113,6 +117,7 @@ def anonymize_shards(
         rename_keys=rename_keys,
         batch=batch,
         limit=limit,
+        **quota,
     )
     result = job.run(workers=workers, keep_going=keep_going, progress=progress)
     if result.error:
@@ -137,6 +142,7 @@ def plan(
     rename_keys: bool = False,
     batch: int | None = None,
     limit: int | None = None,
+    **quota: Unpack[Quota],
 ) -> Job:
     """Checks what is asked for, and lists the shards; nothing is read of them.
 
@@ -146,6 +152,8 @@ def plan(
         replaced by the true one. on_withheld: ``"replace"`` takes another sample of the same shard and ``group`` (a
         kept field, or a function of the kept fields, which are bytes); all get a field ``anondata.txt`` that tells.
     rename_keys: keys become keyed hashes, and samples are sorted by them. limit: only the first shards.
+    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Each shard is
+        charged before it is put in place, and once, however often a run is repeated. A limit stops the run.
 
     Raises:
         PolicyError, ShardsError: what is asked for cannot be done. UnreadableSourceError: nothing can be listed.
@@ -153,11 +161,12 @@ def plan(
     declared = declare_fields(fields, keep, drop)
     if on_withheld == "replace" and NOTE in declared.schema.fields:
         raise PolicyError(f"field {NOTE!r} is written where samples are replaced; drop it, or rename it before")
-    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch)
+    account = account_of(quota, anonymizer, may_stop=False)
+    flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, account=account)
     shards = list_shards(urls, os.fspath(out))[:limit]
     recipe = Recipe(flow, declared, rename_keys, len(shards))
     parts = Parts(out, setting=recipe.setting)
-    if parts.read(STARTED) is None and next(parts.strangers([]), None) is not None:
+    if parts.is_taken():
         raise ShardsError("the output place holds files that no run of anondata wrote; choose an empty one")
     return Job(shards, recipe, parts)
 
@@ -197,6 +206,7 @@ class Job:
         """
         start = time.monotonic()
         with self.parts:
+            self.parts.remove(INDEX, REPORT, MANIFEST)  # they would not be about this run while that is going on
             state = _State(self, keep_going, progress)
             state.go(workers)
             orphans, unknown = (0, 0) if state.stopping() else self._finish(state.done)
@@ -211,7 +221,11 @@ class Job:
         ]
         index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
         self.parts.write(INDEX, json.dumps(index, indent=2).encode() + b"\n")
-        self.parts.write(REPORT, self.total(in_order).to_json().encode())
+        report, flow = self.total(in_order), self.recipe.flow
+        self.parts.write(REPORT, report.to_json().encode())
+        if len(done) == len(self.shards):
+            fields = flow.schema.fields
+            self.parts.finish(flow.anonymizer, report, in_order, fields=fields, kind="shards")
         names = [shard.name for shard in self.shards]
         strangers = set(self.parts.strangers([INDEX, REPORT, *names, *map(_index_name, names)]))
         orphans = {name for name in strangers if name.endswith(".tar") and self.parts.find(name) is not None}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
@@ -21,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias, cast
 
 from anondata.errors import AnondataError, ShardsError
+from anondata.loaders._cores import usable_cores
 from anondata.loaders._parts import Part, Parts
 from anondata.loaders.shards.sources import Shard
 from anondata.loaders.shards.work import OF_ONE_SHARD, Recipe, make
@@ -73,11 +73,6 @@ def run_over(
                 yield from _news(busy[cast(Any, pipe)], pool, todo, seen, recipe.total)
     finally:
         _stop(pool)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass

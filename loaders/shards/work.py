@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from anondata.errors import LeakError, ShardsError, UnreadableSourceError, WithheldError
+from anondata.ledger.costs import cost_of, total
 from anondata.loaders._flow import HOPELESS, Flow
 from anondata.loaders._parts import Part, Parts
 from anondata.loaders._spares import group_of
-from anondata.loaders._wds_fields import Fields, batches
+from anondata.loaders._wds_fields import Fields
 from anondata.loaders.leaks import Traces
 from anondata.loaders.shards.read import Left, Stream, samples
 from anondata.loaders.shards.sources import Shard
@@ -47,15 +48,8 @@ class Recipe:
     @property
     def setting(self) -> dict[str, str]:
         """What all runs into one place must share. It tells nothing of the run key."""
-        group = self.flow.group
-        return {
-            "policy": self.flow.anonymizer.report([]).setting,
-            "key": self.flow.anonymizer.name("shards"),
-            "fields": self.fields.words,
-            "on_withheld": self.flow.on_withheld,
-            "group": f"{group.__module__}.{group.__qualname__}" if callable(group) else group or "",
-            "rename_keys": "yes" if self.rename_keys else "no",
-        }
+        renamed = "yes" if self.rename_keys else "no"
+        return {**self.flow.setting("shards"), "fields": self.fields.words, "rename_keys": renamed}
 
     def version(self, shard: Shard) -> str:
         """What stands for a shard's version and this setting, by the run key: an ETag is a digest of the original.
@@ -88,6 +82,9 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
         tell(work.report.seen, work.report.seen - work.report.released)  # fails when nobody waits for the result
         parts.write(f"{Path(shard.name).stem}.idx", index.encode(errors="surrogateescape"))
         facts = {"samples": work.written, "left_alone": left.members}
+        if recipe.flow.account is not None and work.cost:  # the last thing before it is put in place
+            delivery = recipe.flow.anonymizer.name("delivery", parts.out, shard.name, version)
+            recipe.flow.account.charge_once(delivery, work.cost)
         return parts.commit(made, shard.name, version=version, report=work.report, facts=facts)
     except OF_ONE_SHARD as error:
         raise _about(shard, recipe.total, error) from error
@@ -107,7 +104,8 @@ def _about(shard: Shard, total: int, error: Exception) -> Exception:
 class _Sample:
     """A sample between the two passes.
 
-    slots: where its released values are; None where it was withheld. digest: of its content, then.
+    slots: where its released values are; None where it was withheld. digest: of its content, then. cost: of its
+    released values, where there is an account.
     """
 
     key: str
@@ -115,6 +113,7 @@ class _Sample:
     slots: Slots | None
     reason: str = ""
     digest: str = ""
+    cost: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -126,6 +125,7 @@ class _Work:
     traces: Traces
     report: Report = field(init=False)
     written: int = 0
+    cost: dict[str, dict[str, int]] = field(default_factory=dict)
     _done: list[_Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class _Work:
         Raises:
             WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was released for long.
         """
-        for batch in batches(stream, self.recipe.flow.size):
+        for batch in self.recipe.flow.batches(stream):
             keyed = [(self.recipe.fields.of(n for n in sample if n != "__key__"), sample) for sample in batch]
             for schema, part in groupby(keyed, key=lambda pair: pair[0]):
                 self._settle([sample for _, sample in part], schema)
@@ -162,7 +162,8 @@ class _Work:
         group = group_of(flow.group, {name: row[name] for name in flow.schema.kept() if name in row})
         if isinstance(outcome, Withheld):
             return _Sample(key, group, None, outcome.reason, outcome.key)
-        return _Sample(key, group, self.spool.add(fields))
+        cost = cost_of(outcome.sample.fields, flow.schema, outcome.record) if flow.account is not None else {}
+        return _Sample(key, group, self.spool.add(fields), cost=cost)
 
     def _named(self, outcome: Outcome, schema: Schema) -> tuple[Outcome, dict[str, bytes]]:
         """An outcome with its fields under the names that tell how they were written."""
@@ -175,7 +176,7 @@ class _Work:
                 why = "a field would have the name of another one, once its suffix tells how it was written"
                 record = replace(outcome.record, regions=())
                 return Withheld(outcome.sample.key, "name_taken", why, record), {}
-            fields[true] = value
+            fields[true] = value.encode() if name in schema.insights() else value
         return outcome, fields
 
     def _refuse(self, last: Withheld) -> None:
@@ -194,6 +195,7 @@ class _Work:
             source = sample if sample.slots is not None else self._stand_in(groups, sample)
             if source is not None and source.slots is not None:
                 self.written += 1
+                self.cost = total([self.cost, source.cost])
                 yield key, {**self.spool.get(source.slots), **self._note(sample)}
         missing = sum(sample.slots is None for sample in self._done)
         if missing:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch.utils.data import Dataset, IterableDataset
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld
+from anondata.loaders.quota import Quota
 from anondata.loaders.torch.loader import AnonymizedLoader
 from anondata.loaders.torch.reading import one
 from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
@@ -43,6 +44,8 @@ class AnonymizedDataset(Dataset[Any]):
                 "on_withheld is 'drop', but a dataset with a length cannot leave samples out: take 'replace' or "
                 "'raise', or drop from batches with AnonymizedLoader"
             )
+        if source.flow.account is not None and source.flow.account.at_limit == "stop":
+            raise PolicyError("at_limit is 'stop', but a dataset with a length cannot end before it; take 'raise'")
         self._source = source
 
     def __repr__(self) -> str:
@@ -136,6 +139,7 @@ def anonymize_dataset(
     transform: Callable[[Any], Any] | None = None,
     batch: int | None = None,
     report_folder: str | os.PathLike[str] | None = None,
+    **quota: Unpack[Quota],
 ) -> AnonymizedDataset | AnonymizedIterableDataset:
     """An anonymized view of a torch dataset. Nothing is read before a sample is asked for.
 
@@ -162,6 +166,8 @@ def anonymize_dataset(
         transform: called with each anonymized sample, whole, as ``lambda s: (normalize(s[0]), s[1])``.
         batch: samples that go through the engine together; None chooses by the device.
         report_folder: where the processes keep their counts; by default a temporary folder of this machine.
+        quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Samples that
+            are asked for at once are charged at once: all of them, or an error and none.
 
     Raises:
         PolicyError: a declaration that contradicts itself, the policy or the dataset.
@@ -186,5 +192,6 @@ def anonymize_dataset(
         transform=transform,
         batch=batch,
         report_folder=report_folder,
+        quota=quota,
     )
     return AnonymizedIterableDataset(source) if source.is_stream else AnonymizedDataset(source)

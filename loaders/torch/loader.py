@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +16,7 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld, Settled
 from anondata.loaders._spares import Spares
+from anondata.loaders.quota import Quota
 from anondata.loaders.torch.background import Background, failed, hand_over
 from anondata.loaders.torch.inner import check_loader, index_sampler, inner_loader, made_batch, stop_workers
 from anondata.loaders.torch.order import Order, Passed, Start, generators_of, start_of
@@ -78,6 +79,7 @@ class AnonymizedLoader:
         batch: int | None = None,
         prefetch: int = 2,
         report_folder: str | os.PathLike[str] | None = None,
+        **quota: Unpack[Quota],
     ) -> AnonymizedLoader:
         """An anonymized loader in place of a ``DataLoader``, which is left as it is.
 
@@ -87,7 +89,8 @@ class AnonymizedLoader:
                 generators in exactly the order in which a ``DataLoader`` without workers does.
 
         The others are those of :func:`anondata.loaders.torch.anonymize_dataset`; ``"drop"`` is possible for map-style
-        datasets, too. Samples that stand in for others are read in this process.
+        datasets, too. A batch is charged when it is given out: all of it, or an error and none; with
+        ``at_limit="stop"`` the last one may be smaller. Samples that stand in for others are read in this process.
 
         Raises:
             PolicyError: a declaration that contradicts itself, the policy or the dataset.
@@ -105,6 +108,7 @@ class AnonymizedLoader:
             transform=transform,
             batch=batch,
             report_folder=report_folder,
+            quota=quota,
         )
         return cls(loader, source, prefetch)
 
@@ -203,10 +207,13 @@ class AnonymizedLoader:
                     made = made_batch(self._loader, samples)
                     passed.give()
                     yield made
+                if self._source.flow.ended:
+                    break
             passed.end()
         finally:
             background.stop()
             stop_workers(self._loader, inner, process)
+            self._source.flow.settle_account()
 
     def _anonymized(self, inner: Iterator[Any], background: Background) -> Iterator[tuple[Batch, list[Outcome]]]:
         """Batches with their outcomes, in order; ``prefetch`` more are under way."""
@@ -234,8 +241,9 @@ class AnonymizedLoader:
             settled = self._source.flow.settle_outcomes(rows, outcomes, spares)
         else:
             settled = self._source.exchanged([key for key, _ in batch], rows, outcomes)
-        hand_over(settled)
-        return settled
+        paid = self._source.flow.paid_whole(settled)
+        hand_over(paid)
+        return paid
 
     def _shape(self) -> dict[str, Any]:
         """What must agree for a state to fit."""

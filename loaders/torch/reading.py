@@ -25,6 +25,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from anondata.errors import AnondataError, FieldTypeError, UndecodableError, UnreadableSourceError
 from anondata.loaders._flow import HOPELESS, Row
+from anondata.loaders._spares import copied
 from anondata.loaders.torch.samples import Layout
 from anondata.records import Withheld
 from anondata.samples import leaves
@@ -216,34 +217,13 @@ def sendable(batch: Any) -> Any:
     Raises:
         FieldTypeError: it cannot be pickled.
     """
-    batch = _copied(batch)
+    batch = copied(batch)
     if get_worker_info() is not None:
         for _, row in batch if isinstance(batch, list) else [batch]:
             for _, value in leaves(_values(row), ""):
                 if not isinstance(value, _PLAIN):
                     _check_pickles(value)
     return batch
-
-
-def _copied(value: Any) -> Any:
-    """Values that a dataset cannot change any more, also within lists, tuples and dicts.
-
-    A dataset may read each sample into the same buffer, and goes on reading while the engine works. Without workers
-    the engine sees that buffer; with workers, too, as a tensor that is sent becomes shared memory.
-    """
-    if type(value) in (list, tuple):
-        return type(value)(_copied(item) for item in value)
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K")
-    if type(value) is Image.Image:  # one that was opened from a file is read anew each time
-        return value.copy()
-    if isinstance(value, memoryview) and value.format == "B":
-        return memoryview(value.tobytes())
-    return bytearray(value) if type(value) is bytearray else value
 
 
 def _check_pickles(value: Any) -> None:

@@ -13,6 +13,7 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, PolicyError, RefusedError
 from anondata.loaders._flow import Flow, OnWithheld, Row, Settled
 from anondata.loaders._reports import Reports
+from anondata.loaders.quota import Quota, account_of
 from anondata.loaders.torch.groups import GroupOf, Groups, in_rows
 from anondata.loaders.torch.reading import Key, Reader
 from anondata.loaders.torch.samples import Name, Names, layout_of
@@ -44,6 +45,7 @@ class Source:
         transform: Callable[[Any], Any] | None,
         batch: int | None,
         report_folder: str | os.PathLike[str] | None,
+        quota: Quota,
     ) -> None:
         self.is_stream = _is_stream(dataset)
         self.layout = layout_of(fields, keep, drop)
@@ -54,6 +56,7 @@ class Source:
             in_rows(group, self.layout),
             batch,
             Reports(report_folder),
+            account_of(quota, anonymizer),
         )
         self.reader = Reader(dataset, self.layout)
         known = None if group is None or isinstance(group, str | int) or callable(group) else group
@@ -65,7 +68,7 @@ class Source:
     def fetch(self, keys: Sequence[Key]) -> list[Any]:
         """The samples of a map-style dataset that a consumer gets for some keys."""
         rows = self.reader.rows(keys)
-        return self.given(self.exchanged(keys, rows, self.flow.outcomes(rows)))
+        return self.given(self.flow.paid_whole(self.exchanged(keys, rows, self.flow.outcomes(rows))))
 
     def exchanged(self, keys: Sequence[Key], rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Settled]:
         """What a consumer gets for outcomes of a map-style dataset; counts them."""

@@ -18,7 +18,7 @@ from anondata import Anonymizer
 from anondata.errors import PolicyError, ReportError, UndeclaredFieldError, WithheldError
 from anondata.loaders._flow import HOPELESS, Flow, Row
 from anondata.loaders._reports import Reports
-from anondata.loaders._spares import MAX_SAMPLES, Spares, group_of
+from anondata.loaders._spares import MAX_SAMPLES, Delivery, Spares, group_of
 from anondata.records import Withheld
 from anondata.samples import declare
 
@@ -177,22 +177,23 @@ def test_a_field_is_declared_once_and_some_hold_content(declared: Any) -> None:
 def test_the_pool_holds_no_more_than_it_may() -> None:
     spares = Spares()
     for i in range(MAX_SAMPLES * 2):
-        spares.offer(i, {"x": b""})
+        spares.offer(i, Delivery({"x": b""}))
     assert spares.choose(0, 0) is None
-    assert spares.choose(MAX_SAMPLES * 2 - 1, 5) == {"x": b""}
+    assert spares.choose(MAX_SAMPLES * 2 - 1, 5) == Delivery({"x": b""})
     for i in range(3):
-        spares.offer(i, {"x": bytes(20 << 20), "y": [np.zeros(4)]})
+        spares.offer(i, Delivery({"x": bytes(20 << 20), "y": [np.zeros(4)]}))
     assert spares.choose(1, 0) is None
     assert spares.choose(2, 0) is not None
 
 
 def test_what_a_consumer_does_to_a_sample_does_not_show_in_its_stand_ins() -> None:
     spares, given = Spares(), {"x": torch.ones(3), "y": [np.ones(3)], "z": Image.new("L", (2, 2), 9)}
-    spares.offer(None, given)
+    spares.offer(None, Delivery(given))
     for _ in range(2):
         given["x"].zero_(), given["y"][0].fill(0), given["z"].putpixel((0, 0), 0)
-        again = spares.choose(None, 0)
-        assert again is not None
+        chosen = spares.choose(None, 0)
+        assert chosen is not None
+        again = chosen.fields
         assert (again["x"].sum(), again["y"][0].sum(), again["z"].getpixel((0, 0))) == (3, 3, 9)
         given = dict(again)
 

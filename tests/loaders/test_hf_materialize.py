@@ -189,7 +189,7 @@ def test_nothing_is_left_of_the_work(photo: Photo, tmp_path: Path) -> None:
     view_of(table(photo)).materialize(tmp_path / "out")
     names = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*") if path.is_file())
     part = "data/train-00000-of-00001.parquet"
-    work = [".anondata/lock", f".anondata/parts/{part}.json", ".anondata/run.json"]
+    work = [".anondata/lock", ".anondata/manifest.json", f".anondata/parts/{part}.json", ".anondata/run.json"]
     assert names == [*work, part, "report.json"]
 
 
@@ -409,9 +409,3 @@ def test_wrong_options_are_refused(photo: Photo, tmp_path: Path, options: dict[s
     with pytest.raises(PolicyError, match="expected"):
         view_of(table(photo, 1)).materialize(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-def test_write_returns_the_report(photo: Photo, tmp_path: Path) -> None:
-    report = materialize.write({"train": view_of(table(photo, 2))}, tmp_path / "out")
-    assert report.seen == 2
-    assert report == from_json((tmp_path / "out" / "report.json").read_text())

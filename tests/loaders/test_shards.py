@@ -228,7 +228,7 @@ def test_renamed_keys_tell_nothing_and_stay_the_same_between_runs(tmp_path, phot
     assert all(len(key) == 32 and not set(key) - set("0123456789abcdef") for key in keys)
     assert {x["jpg"] for x in renamed} == {x["jpg"] for x in read(tmp_path / "plain/s.tar")}
     assert not any(
-        word in b"".join(files(tmp_path / "one").values()) for word in (b"alice", b"bob", b"zoe", b"people")
+        word in b"".join(files(tmp_path / "one").values()) for word in (b"alice", b"bob", b"zoe", b"people/")
     )
     assert files(tmp_path / "one") == files(tmp_path / "two")
     anonymize_shards(url, tmp_path / "other", anonymizer(key=b"another key, of 16"), workers=1, rename_keys=True)

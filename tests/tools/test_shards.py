@@ -250,3 +250,14 @@ def test_workers_end_when_their_parent_is_killed(many, key, tmp_path):
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     assert len(list((tmp_path / "out").glob("*.tar"))) < 12
+
+
+def test_insights_are_a_field_of_each_sample(anondata, src, tmp_path):
+    out = tmp_path / "out"
+    assert anondata("shards", src, "--out", out, *FIELDS, "--insights").code == 0
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            texts = [tar.extractfile(m).read() for m in tar.getmembers() if m.name.endswith(".insights.txt")]
+            pictures = [m for m in tar.getmembers() if m.name.endswith((".jpg", ".png"))]
+        assert len(texts) == len(pictures) > 0
+        assert all(text.startswith(b"One face: ") for text in texts)

@@ -3,8 +3,9 @@
     python -m anondata.tools.bench.loaders [--images 64] [--repeats 3] [--stream 10000]
 
 The engine alone runs on decoded tensors in memory. An adapter must also read and decode, so its overhead is told over
-the engine and the same library's raw loader together. Runs take turns. Two worker processes are held against one in
-their second epoch, when both have loaded their networks.
+the engine and the same library's raw loader together. Runs take turns. ``AnonymizedLoader`` and the engine that it is
+held against run in a new process each time, after a warm-up there, so that neither finds threads of the other. Two
+worker processes are held against one in their second epoch, when both have loaded their networks.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import multiprocessing
 import os
 import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ from anondata.tools.bench._common import RESULTS, data_folder, load, save, show
 
 KEY = b"a key for benchmarks, not secret"
 EVERY = 100  # samples between two looks at the memory
+ENGINE, ENGINE_APART = "engine alone", "engine alone, own process"
 
 
 class Photos(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -69,8 +74,29 @@ def plain(batch: list[Any]) -> list[Any]:
     return batch
 
 
-def runs(files: Sequence[Path], folder: Path) -> dict[str, tuple[str, Callable[[], int]]]:
-    """By name: the raw run that a run is held against, and the run, which returns how many images it gave."""
+@dataclass(frozen=True)
+class Run:
+    """What is measured.
+
+    go: returns how many images it gave. raw, engine: the runs that this one is held against. apart: whether it is
+    measured in a new process each time.
+    """
+
+    go: Callable[[], int]
+    raw: str = ""
+    engine: str = ENGINE
+    apart: bool = False
+
+    def seconds(self, images: int) -> float:
+        start = time.perf_counter()
+        given = self.go()
+        if given != images:
+            raise RuntimeError(f"a run gave {given} of {images} images")
+        return time.perf_counter() - start
+
+
+def runs(files: Sequence[Path], folder: Path) -> dict[str, Run]:
+    """What is measured, by name."""
     import datasets
     import webdataset as wds
 
@@ -100,17 +126,21 @@ def runs(files: Sequence[Path], folder: Path) -> dict[str, tuple[str, Callable[[
         inner = loader(photos, batch_size=8, collate_fn=plain, num_workers=1)
         return for_torch.AnonymizedLoader.from_dataloader(inner, made, fields={0: "image"}, keep=(1,))
 
+    def alone() -> int:
+        return len(flow.settle([{"image": view} for view in views], Spares()))
+
     return {
-        "raw: hf": ("", lambda: used_up(table)),
-        "raw: webdataset": ("", lambda: used_up(tars("pil"))),
-        "raw: torch": ("", lambda: used_up(loader(photos, batch_size=None))),
-        "engine alone": ("", lambda: len(flow.settle([{"image": v} for v in views], Spares()))),
-        "hf view": ("raw: hf", lambda: used_up(view)),
-        "hf stream": ("raw: hf", lambda: used_up(stream)),
-        "webdataset, decoded": ("raw: webdataset", lambda: used_up(tars("pil", stage))),
-        "webdataset, bytes": ("raw: webdataset", lambda: used_up(tars(stage))),
-        "torch dataset": ("raw: torch", lambda: sum(len(b) for b in loader(safe, batch_size=8, collate_fn=plain))),
-        "torch loader, 1 reader": ("raw: torch", lambda: sum(len(b) for b in wrapped())),
+        "raw: hf": Run(lambda: used_up(table)),
+        "raw: webdataset": Run(lambda: used_up(tars("pil"))),
+        "raw: torch": Run(lambda: used_up(loader(photos, batch_size=None))),
+        ENGINE: Run(alone),
+        ENGINE_APART: Run(alone, engine=ENGINE_APART, apart=True),
+        "hf view": Run(lambda: used_up(view), "raw: hf"),
+        "hf stream": Run(lambda: used_up(stream), "raw: hf"),
+        "webdataset, decoded": Run(lambda: used_up(tars("pil", stage)), "raw: webdataset"),
+        "webdataset, bytes": Run(lambda: used_up(tars(stage)), "raw: webdataset"),
+        "torch dataset": Run(lambda: sum(len(b) for b in loader(safe, batch_size=8, collate_fn=plain)), "raw: torch"),
+        "torch loader, 1 reader": Run(lambda: sum(len(b) for b in wrapped()), "raw: torch", ENGINE_APART, apart=True),
     }
 
 
@@ -119,34 +149,39 @@ def rates(files: Sequence[Path], repeats: int) -> list[dict[str, Any]]:
         todo = runs(files, Path(scratch))
         taken: dict[str, list[float]] = {name: [] for name in todo}
         for turn in range(repeats + 1):  # the first one warms up
-            for name, (_, run) in todo.items():
-                start = time.perf_counter()
-                given = run()
-                if given != len(files):
-                    raise RuntimeError(f"{name} gave {given} of {len(files)} images")
+            for name, run in todo.items():
+                if run.apart and not turn:
+                    continue  # it warms up where it is measured
+                seconds = seconds_apart(name, files) if run.apart else run.seconds(len(files))
                 if turn:
-                    taken[name].append(time.perf_counter() - start)
+                    taken[name].append(seconds)
             print("turn", turn, {name: round(times[-1], 2) for name, times in taken.items() if times}, flush=True)
-    rows = []
-    for name, (raw, _) in todo.items():
-        over = (
-            [t / (e + r) - 1 for t, e, r in zip(taken[name], taken["engine alone"], taken[raw], strict=True)]
-            if raw
-            else []
-        )
-        rows.append(
-            {
-                "run": name,
-                "images_per_s": round(len(files) / statistics.median(taken[name]), 1),
-                "ratio_to_engine": round(
-                    statistics.median(taken[name]) / statistics.median(taken["engine alone"]), 3
-                ),
-                "overhead_percent": round(100 * statistics.median(over), 1) if over else None,
-                "overhead_low": round(100 * min(over), 1) if over else None,
-                "overhead_high": round(100 * max(over), 1) if over else None,
-            }
-        )
-    return rows
+    return [row(name, run, taken, len(files)) for name, run in todo.items()]
+
+
+def seconds_apart(name: str, files: Sequence[Path]) -> float:
+    """Seconds of a run in a new process, after a warm-up there."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_seconds_of_second, name, files).result()
+
+
+def _seconds_of_second(name: str, files: Sequence[Path]) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        run = runs(files, Path(scratch))[name]
+        return [run.seconds(len(files)) for _ in range(2)][-1]
+
+
+def row(name: str, run: Run, taken: Mapping[str, Sequence[float]], images: int) -> dict[str, Any]:
+    own, engine = taken[name], taken[run.engine]
+    over = [t / (e + r) - 1 for t, e, r in zip(own, engine, taken[run.raw], strict=True)] if run.raw else []
+    return {
+        "run": name,
+        "images_per_s": round(images / statistics.median(own), 1),
+        "ratio_to_engine": round(statistics.median(own) / statistics.median(engine), 3),
+        "overhead_percent": round(100 * statistics.median(over), 1) if over else None,
+        "overhead_low": round(100 * min(over), 1) if over else None,
+        "overhead_high": round(100 * max(over), 1) if over else None,
+    }
 
 
 def workers(files: Sequence[Path], repeats: int) -> dict[str, Any]:
@@ -239,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scenes = sorted((data_folder() / "scenes_london").glob("*.jpg"))
     files = [scenes[i % len(scenes)] for i in range(given.images)]
     rows = rates(files, given.repeats)
-    show("images a second", list(rows[0]), [list(row.values()) for row in rows])
+    show("images a second", list(rows[0]), [list(each.values()) for each in rows])
     body: dict[str, Any] = {"images": given.images, "repeats": given.repeats, "rows": rows}
     body["worker_processes"] = workers(files, given.repeats)
     print("two worker processes beside one:", body["worker_processes"])
