@@ -25,6 +25,7 @@ log = logging.getLogger("anondata")
 FIRST_BLOCK, LARGEST_BLOCK = 64, 4096  # deliveries
 _QUICK_S, _SLOW_S = 10.0, 60.0  # a block that is used up sooner is doubled, one that lasts longer halved
 _RENEW_AT = 2 / 3  # of a lease's time
+_IDLE_S = 30.0  # after so long without a charge leases are settled: who looks at ten rows and waits loses none
 _ROUNDS = 5
 _EXIT_PRIORITY = 100
 
@@ -59,8 +60,8 @@ class Account:
     at_limit: ``"raise"`` or ``"stop"``, see :meth:`charge`. policy, report: for the history. ttl_s: how long a lease
     lasts; what a process that dies held of one counts as delivered.
 
-    It can be pickled and used after a fork: leases are each process's own. Threads may share it. Close it, or what
-    its leases hold stays reserved until the process ends, and counts as used if they expire before.
+    It can be pickled and used after a fork: leases are each process's own. Threads may share it. Close it; otherwise
+    its leases are settled when nothing was charged for half a minute, or when the process ends.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Account:
         self._blocks: dict[str, int] = {}
         self._seen: dict[str, Counter[str]] = {}
         self._closer: Any = None
+        self._timer: threading.Timer | None = None
+        self._charged_s = 0.0
         self._exhausted = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,6 +127,7 @@ class Account:
         with self._lock:
             if self._exhausted:
                 return 0
+            self._charged_s = _clock.steady_s()
             self._learn(checked)
             for i, cost in enumerate(checked):
                 try:
@@ -158,6 +162,9 @@ class Account:
             if self._closer is not None:
                 self._closer.cancel()
                 self._closer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _learn(self, costs: Sequence[Cost]) -> None:
         """What deliveries cost on average decides how much a block of them wants."""
@@ -196,6 +203,7 @@ class Account:
     def _renew(self, kind: str, need: Mapping[str, int]) -> None:
         self._resize(kind)
         self._settle(kind)
+        self._watch(_IDLE_S)
         if self._closer is None:  # before there is a lease: a child that ends normally leaves none behind
             self._closer = Finalize(None, self._close_at_exit, exitpriority=_EXIT_PRIORITY)
         reservation = self.ledger.reserve(
@@ -213,6 +221,25 @@ class Account:
     def _settle_all(self) -> None:
         for kind in list(self._leases):
             self._settle(kind)
+
+    def _watch(self, after_s: float) -> None:
+        """Has leases settled when nothing is charged any more."""
+        if self._timer is None:
+            self._timer = threading.Timer(after_s, _settle_idle, [weakref.ref(self)])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _settle_if_idle(self) -> None:
+        with self._lock:
+            self._timer = None
+            left_s = self._charged_s + _IDLE_S - _clock.steady_s()
+            if left_s > 0:
+                self._watch(left_s)
+                return
+            try:
+                self.close()
+            except AnondataError as error:  # they count as used when they expire
+                log.warning("an account could not be settled: %s", error)
 
     def _settle(self, kind: str) -> None:
         lease = self._leases.get(kind)
@@ -251,6 +278,12 @@ class Account:
 
 
 _ALL: weakref.WeakSet[Account] = weakref.WeakSet()
+
+
+def _settle_idle(account: weakref.ref[Account]) -> None:
+    found = account()
+    if found is not None:
+        found._settle_if_idle()
 
 
 def _after_fork() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -249,3 +250,18 @@ def test_scopes_are_the_accounts_own(hundred):
         account.charge([ONE])
         [entry] = [entry for entry in hundred.history() if entry.event == "reserve"]
         assert Scope(entry.client, entry.dataset, entry.content_type) == Scope("acme", "faces", "image")
+
+
+def test_leases_are_settled_when_nothing_is_charged_for_a_while(hundred, monkeypatch):
+    """Who looks at three rows of a view and then thinks about them has not used up a block."""
+    monkeypatch.setattr("anondata.ledger.account._IDLE_S", 0.2)
+    account = hundred.account("acme", "faces")
+    assert account.charge([ONE] * 3) == 3
+    assert used(hundred)[1] >= 3
+    deadline = time.monotonic() + 20
+    while used(hundred) != (3, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert used(hundred) == (3, 0)
+    assert account.charge([ONE]) == 1
+    account.close()
+    assert used(hundred) == (4, 0)
