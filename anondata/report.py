@@ -113,7 +113,7 @@ def from_json(text: str) -> Report:
         _check(data["counts"])
         galleries = {str(name): str(value) for name, value in data.get("galleries", {}).items()}
         return Report(str(data["policy"]), str(data["fingerprint"]), data["counts"], galleries)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReportError(f"not a report: {type(error).__name__}") from error
 
 

@@ -1,9 +1,10 @@
-"""What the plots of an audit share: colours, frames, labels, titles. Loads matplotlib when something is drawn."""
+"""What the plots share: colours, frames, labels, titles. Loads matplotlib when something is drawn."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import MissingExtraError
@@ -117,15 +118,30 @@ def apart(values: Sequence[float]) -> list[float]:
 
 
 def title(figure: Figure, finding: str, audit: Json) -> None:
-    width = int(figure.get_figwidth() * 9.6)
-    figure.suptitle(wrapped(finding, width), x=0.012, ha="left", color=INK, fontsize=12.5, fontweight="bold")
     whom = "people" if audit["parameters"]["labelled"] else "faces"
     people = max(one["people"] for one in audit["attacks"])
     faces, photos = audit["faces"]["in_originals"], audit["counts"]["pairs"]
-    figure.supxlabel(
-        f"{people} {whom}, {faces} faces in {photos} photos; 95 % intervals over people. anondata audit",
-        x=0.012,
-        ha="left",
-        color=SOFT,
-        fontsize=8,
-    )
+    told = f"{people} {whom}, {faces} faces in {photos} photos; 95 % intervals over people. anondata audit"
+    headed(figure, finding, told)
+
+
+def headed(figure: Figure, finding: str, told: str) -> None:
+    """A finding above a figure, and what it rests on below."""
+    width = int(figure.get_figwidth() * 9.6)
+    figure.suptitle(wrapped(finding, width), x=0.012, ha="left", color=INK, fontsize=12.5, fontweight="bold")
+    figure.supxlabel(told, x=0.012, ha="left", color=SOFT, fontsize=8)
+
+
+def save(figure: Figure, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+    """Writes a figure in each format; the same figure gives the same bytes. formats: ``png``, ``svg``."""
+    from matplotlib import rc_context
+
+    written = []
+    for kind in formats:
+        path = folder / f"{stem}.{kind}"
+        # An SVG would else hold the time, and names of its parts that are drawn at random.
+        metadata = {"Software": "anondata"} if kind == "png" else {"Creator": "anondata", "Date": None}
+        with rc_context({"svg.hashsalt": stem}):
+            figure.savefig(path, format=kind, dpi=DPI, facecolor=GROUND, metadata=metadata)
+        written.append(path)
+    return written

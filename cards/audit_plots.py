@@ -7,15 +7,13 @@ no display is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.cards._panels import (
     BEHIND,
     COLOURS,
-    DPI,
-    GROUND,
     INK,
     LINE,
     SOFT,
@@ -26,6 +24,7 @@ from anondata.cards._panels import (
     gutter,
     log_axis,
     panels_of,
+    save,
     title,
     wrapped,
 )
@@ -35,19 +34,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_plots(audit: Json, folder: Path) -> list[Path]:
-    """Writes every plot that the audit has figures for, and returns their paths.
+def write_plots(audit: Json, folder: Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Writes every plot that the audit has figures for, and returns their paths. formats: ``png``, ``svg``.
 
     Raises: MissingExtraError without matplotlib; OSError for a folder that cannot be written.
     """
-    written = []
-    for name, draw in FILES.items():
-        figure = draw(audit)
-        if figure is not None:
-            path = folder / name
-            figure.savefig(path, dpi=DPI, facecolor=GROUND, metadata={"Software": "anondata"})
-            written.append(path)
-    return written
+    drawn = ((Path(name).stem, draw(audit)) for name, draw in FILES.items())
+    return [path for stem, figure in drawn if figure is not None for path in save(figure, folder, stem, formats)]
 
 
 def cmc(audit: Json) -> Figure:

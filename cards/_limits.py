@@ -1,0 +1,49 @@
+"""What a policy leaves as it is, in words: the part of a card that nobody likes to write."""
+
+from __future__ import annotations
+
+from anondata.policy import Policy
+from anondata.report import Report
+
+# What could still tell who somebody is or where it was -> kinds of region that would cover it.
+_TRACES: tuple[tuple[str, frozenset[str]], ...] = (
+    ("Faces", frozenset({"face", "head", "person", "body"})),
+    ("Bodies, how people stand and move, their clothes and tattoos", frozenset({"person", "body"})),
+    ("Hair and ears beyond the covered area", frozenset({"head", "person", "body"})),
+    ("Backgrounds: rooms, buildings, places", frozenset({"background", "place", "location"})),
+    ("Text in pictures: signs, screens, name tags, documents", frozenset({"text"})),
+    ("Number plates", frozenset({"plate", "license_plate", "licence_plate", "text"})),
+)
+
+
+def unprotected(policy: Policy, report: Report) -> list[str]:
+    """Sentences about what can still identify somebody, derived from what the policy covers and the run spared."""
+    images = policy.content.get("image")
+    if images is None:
+        return ["The policy covers no pictures."]
+    kinds = set(images.regions)
+    said = [f"{trace} are as they were." for trace, by in _TRACES if not kinds & by]
+    said.append("Somebody can be recognised by what is around them, or by who is known to be in these pictures.")
+    for kind in sorted(kinds):
+        said += _of_kind(kind, policy, report)
+    return said
+
+
+def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
+    content, counts = policy.content["image"], report.counts.get("regions", {}).get(kind, {})
+    region = content.regions[kind]
+    smallest = [float(s.params["smallest_px"]) for s in content.detect if "smallest_px" in s.params]
+    below = f" below about {min(smallest):g} px, or" if len(smallest) == len(content.detect) and smallest else ""
+    said = [f"A {kind} that no detector found is as it was: one{below} turned, dark or hidden in part."]
+    if region.cover.name != "everyone":
+        spared = int(counts.get("spared", 0))
+        said.append(
+            f"The policy does not cover everyone: by the rule `{region.cover.name}` {spared} of "
+            f"{int(counts.get('found', 0))} regions of the kind {kind} were left as they were."
+        )
+    if region.tiny and counts.get("tiny"):
+        said.append(
+            f"{int(counts['tiny'])} regions of the kind {kind} below {region.tiny.below_px:g} px were changed by the "
+            "strongest means, but are too small for a gate to check."
+        )
+    return said

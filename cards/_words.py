@@ -1,0 +1,74 @@
+"""A policy in sentences, for readers of a card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from anondata.policy import ContentPolicy, Policy, RegionPolicy, Step
+
+_EXHAUSTED = {
+    "fill": "What fails after all of them is filled wholly and verified again; what fails even so is withheld.",
+    "drop": "What fails after all of them is withheld with its whole sample.",
+    "raise": "What fails after all of them stops the run.",
+}
+_COVERS = {
+    "everyone": "Every {kind} is changed, whoever it is.",
+    "gallery": "A {kind} is changed where it may be of somebody in a gallery of protected people; others stay.",
+    "everyone_except": "Every {kind} is changed but those of people in a gallery of consented ones; in doubt it is.",
+}
+
+
+def sentences(policy: Policy) -> list[str]:
+    """What a policy does, step by step."""
+    return [line for kind, content in policy.content.items() for line in _content(kind, content)]
+
+
+def _content(name: str, content: ContentPolicy) -> Iterator[str]:
+    yield f"In every {name}, {_named(content.detect)} looks for what is to be changed."
+    for kind, region in content.regions.items():
+        yield from _region(kind, region)
+    if content.scan and content.scan.passes:
+        times = "once" if content.scan.passes == 1 else f"up to {content.scan.passes} times"
+        yield (
+            f"The result is looked through again, {times}, by {_named(content.scan.detect)}. What is found then is "
+            "changed, too; a sample in which the last look still finds something is withheld."
+        )
+    yield f"JPEG and WebP are written at quality {content.encode.quality}, without the metadata of the original."
+
+
+def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
+    rule = _COVERS.get(region.cover.name, "Which {kind} is changed is told by the rule {rule}.")
+    yield rule.format(kind=kind, rule=region.cover.name)
+    ladder = "; then ".join(_step(step) for step in region.ladder)
+    yield (
+        f"It is changed by the first of these that passes verification, each time from the original: {ladder}. "
+        f"{_EXHAUSTED[region.on_exhausted]}"
+    )
+    yield f"It passes when {_named(region.verify)} passes it, on the encoded and decoded result."
+    if region.tiny:
+        ladder = "; then ".join(_step(step) for step in region.tiny.ladder)
+        yield f"Below {region.tiny.below_px:g} px a {kind} is too small to be verified: {ladder}."
+
+
+def _named(steps: Sequence[Step]) -> str:
+    return " and ".join(_step(step) for step in steps)
+
+
+def _step(step: Step) -> str:
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {_value(value)}" for name, value in step.params.items() if _shown(value)
+    )
+    return f"{step.name} ({told})" if told else step.name
+
+
+def _shown(value: Any) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ("/" if all(isinstance(one, float | int) for one in value) else " + ").join(map(_value, value))
+    if isinstance(value, Mapping):  # a gate among the gates of another
+        return " + ".join(str(name) for name in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
