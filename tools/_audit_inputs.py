@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 METADATA = ("metadata.csv", "metadata.jsonl")
 IDENTITY = "identity"
 NOBODY = "-"
+CHANGED = "changed while it was audited"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Inputs:
     labels: Mapping[str, PhotoLabel] = field(repr=False)
     asked: Asked
     by_folder: bool
+    _read: dict[str, str] = field(default_factory=dict, repr=False)  # sha256 of anonymized pictures that were read
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,11 +67,34 @@ class Inputs:
             found = described(label, identity=self.asked.identity or IDENTITY, groups=self.asked.groups)
             yield PhotoPair(
                 self.originals[original].read,
-                self.anonymized[anonymized].read,
+                partial(self._anonymized, anonymized),
                 original.partition("/")[0] if self.by_folder else found.identity,
                 found.groups,
                 found.faces if self.asked.marked else None,
             )
+
+    def content(self) -> dict[str, Any]:
+        """What was audited: how many anonymized pictures there are, paired or not, and a digest of their content.
+
+        The digest is None where a picture cannot be read, or was changed meanwhile: nothing is published by that.
+        """
+        from anondata.manifest import content_digest
+
+        try:
+            for name in self.anonymized:
+                if name not in self._read:
+                    self._anonymized(name)
+        except Exception:  # noqa: BLE001 - storages raise what they like; the audit itself counts such files
+            return {"files": len(self.anonymized), "digest": None}
+        changed = CHANGED in self._read.values()
+        return {"files": len(self.anonymized), "digest": None if changed else content_digest(self._read.values())}
+
+    def _anonymized(self, name: str) -> bytes:
+        data = self.anonymized[name].read()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self._read.setdefault(name, sha256) != sha256:
+            self._read[name] = CHANGED
+        return data
 
 
 def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) -> Inputs:

@@ -20,6 +20,10 @@ Count = Callable[[int], None]
 """Takes how many photos are done."""
 
 
+ShowPhase = Callable[[str, int, int], None]
+"""Takes what is being done, how far it is, and of how much."""
+
+
 ShowShards = Callable[[int, int, int, int], None]
 """Takes how many shards are done, samples seen, samples withheld, and shards failed."""
 
@@ -53,6 +57,33 @@ def counted(console: Console, total: int, words: str) -> Iterator[Count]:
             console.print(f"{words}: {done} of {total} photos", highlight=False)
 
     yield show
+
+
+@contextmanager
+def phases(console: Console) -> Iterator[ShowPhase]:
+    """Shows what is being done and how far it is while the context lasts: a bar for each thing that is done."""
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= EVERY_S:
+                last = time.monotonic()
+                console.print(f"{what}: {done} of {total}", highlight=False)
+
+        yield show
+        return
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=max(total, done))
+
+        yield update
 
 
 @contextmanager

@@ -20,6 +20,11 @@ def in_words(policy: Policy) -> list[str]:
     lines = [f"policy {policy.name} ({policy.fingerprint})"]
     for kind, content in policy.content.items():
         lines += [f"  {kind}: {line}" for line in _content(content)]
+    if policy.audit:
+        tried = ", ".join(policy.audit.attackers)
+        lines.append(
+            f"  published if no attack ({tried}) names over {policy.audit.above_chance:g} points above chance"
+        )
     return lines
 
 

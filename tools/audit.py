@@ -142,7 +142,7 @@ def command(
             counts=inputs.counts,
             show=lambda done, unusable: show(done),
         )
-    body = result.to_json()
+    body = {**result.to_json(), "anonymized": inputs.content()}
     _write(out, body, plots=not no_plots)
     _tell(body, out, as_json=as_json)
     exceeded = bound is not None and 100 * result.worst.rank1.value > bound

@@ -164,7 +164,7 @@ def test_nothing_of_the_source_is_told(photo: Photo, tmp_path: Path, cache_folde
 
 def test_what_is_written_on_the_way_holds_no_original(photo: Photo, tmp_path: Path) -> None:
     view = view_of(table(photo))
-    split = materialize._split_of("train", view, "drop", COUNT)
+    split = materialize._split_of("train", view, "drop", COUNT, None)
     [file] = split.files()
     rows = materialize._written(split, file, split.source.flow, tmp_path / "part.parquet")
     assert rows == COUNT
