@@ -28,6 +28,8 @@
     ├── CardError              (ValueError)    a card that cannot be made or read: a value is missing, or it is none
     ├── ManifestError          (ValueError)    no manifest of an output, or one that contradicts itself
     ├── PublishError           (RuntimeError)  an output that may not be published, or cannot be
+    ├── CatalogError           (ValueError)    a catalog of datasets that cannot be read or does not validate
+    ├── RequestError           (ValueError)    a request that cannot be met as it was asked
     └── ReportError            (ValueError)    reports that cannot be merged or read
 
 Messages say what was found, what was expected and the next step. They never carry pixels, embeddings, file
@@ -178,6 +180,14 @@ class ManifestError(AnondataError, ValueError):
 
 class PublishError(AnondataError, RuntimeError):
     """An output that may not be published, or cannot be; nothing of it was."""
+
+
+class CatalogError(AnondataError, ValueError):
+    """A catalog of datasets that cannot be read, or does not validate."""
+
+
+class RequestError(AnondataError, ValueError):
+    """A request that cannot be met as it was asked; nothing was delivered, and nothing charged."""
 
 
 class ReportError(AnondataError, ValueError):

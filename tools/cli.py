@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "preview": "preview",
     "publish": "publish",
     "quota": "quota",
+    "request": "request",
     "shards": "shards",
     "verify": "verify",
     "weights": "weights",

@@ -1,0 +1,130 @@
+"""What must hold before an output is published, and what anybody can check of it afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anondata.errors import PublishError
+
+if TYPE_CHECKING:
+    from anondata.manifest import Manifest
+    from anondata.policy import Policy
+    from anondata.randomness import RunKey
+
+Json = Mapping[str, Any]
+
+AUDIT = "audit.json"
+_NOT_LOOKED_AT = ("unpaired_anonymized", "unreadable_original", "unreadable_anonymized", "different_shape")
+_BOUND = "audit: {above_chance: 5, attackers: [naive]}"
+
+
+def checked(folder: Path, run_key: RunKey | None, *, show: Callable[[int], None]) -> tuple[Manifest, bool | None]:
+    """The manifest of a finished output that is as it was written, and whether its seal was found to hold.
+
+    Raises:
+        ManifestError: there is no manifest, or it is damaged or mixes policies.
+        PublishError: files were changed since, or the seal does not hold.
+    """
+    from anondata.manifest import differences, read_manifest
+
+    manifest = read_manifest(folder, own_code=True)  # the publisher's own folder
+    sealed = manifest.seal_holds(run_key) if run_key else None
+    if sealed is False:
+        raise PublishError(
+            "the seal of the manifest does not hold: the manifest was edited, or this is not the run key of the "
+            "output. Give the right --key-file, or anonymize again"
+        )
+    found = differences(manifest, folder, ignored=_beside(manifest), show=show)
+    if found:
+        raise PublishError(
+            f"the output is not as it was written: files {found.words}. Take what does not belong there away, and "
+            "run the same command again that wrote it, which makes anew what is missing or changed"
+        )
+    _check_report(folder, manifest)
+    if not manifest.files:
+        raise PublishError("the output holds no file: the run released nothing")
+    return manifest, sealed
+
+
+def _beside(manifest: Manifest) -> Iterator[str]:
+    """What lies in an output, is written by a run, and is not published."""
+    yield from (".anondata/", "report.json")
+    if manifest.kind == "shards":
+        yield "index.json"
+        yield from (f"{name.removesuffix('.tar')}.idx" for name in manifest.files)
+
+
+def _check_report(folder: Path, manifest: Manifest) -> None:
+    from anondata.errors import ReportError
+    from anondata.report import from_json
+
+    try:
+        same = from_json((folder / "report.json").read_text()) == manifest.report
+    except (OSError, ReportError, UnicodeDecodeError):
+        same = False
+    if not same:
+        raise PublishError("report.json is missing or was edited since the run; run the same command again")
+
+
+def read_audit(path: Path) -> Json:
+    """The body of an audit.json, or of the one in a folder.
+
+    Raises: PublishError.
+    """
+    from anondata.verifiers.audit import FORMAT
+
+    file = path / AUDIT if path.is_dir() else path
+    try:
+        body = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise PublishError(f"there is no {AUDIT}; `anondata audit --original … --out DIR` makes one") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PublishError(f"the audit cannot be read: {type(error).__name__}") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise PublishError(f"the audit is none of the format {FORMAT}; run `anondata audit` again")
+    return body
+
+
+def audit_problems(policy: Policy, audit: Json, *, pictures: int, digest: str) -> Iterator[str]:
+    """Why an audit does not allow to publish pictures (how many, and the digest of their contents), as sentences."""
+    try:
+        yield from _about(audit, pictures, digest)
+        yield from _within(policy, audit)
+    except (KeyError, TypeError, AttributeError):
+        yield "the audit lacks what it should tell; run `anondata audit` again"
+
+
+def _about(audit: Json, pictures: int, digest: str) -> Iterator[str]:
+    about = audit.get("anonymized", {})
+    if (about.get("files"), about.get("digest")) != (pictures, digest):
+        yield (
+            f"the audit is about other pictures ({about.get('files')}) than these ({pictures}), or about an earlier "
+            "state of them; run `anondata audit` on exactly what is published"
+        )
+    left_out = {name: int(audit["counts"].get(name, 0)) for name in _NOT_LOOKED_AT}
+    if any(left_out.values()):
+        told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in left_out.items() if count)
+        yield f"the audit did not attack all pictures ({told}); mend that and run it again"
+
+
+def _within(policy: Policy, audit: Json) -> Iterator[str]:
+    if policy.audit is None:
+        yield (
+            f"policy {policy.name} sets no bound for publishing; write `{_BOUND}` into it, with the most percentage "
+            "points above chance that you answer for, and anonymize again"
+        )
+        return
+    attacks = audit["attacks"]
+    lacking = sorted(set(policy.audit.attackers) - {one["attacker"] for one in attacks if one["probes"]})
+    if lacking:
+        yield f"the policy demands attackers that have not tried: {', '.join(lacking)}; audit with them"
+    for one in attacks:
+        named, chance = float(one["rank1"]["percent"]), float(one["rank1"]["chance_percent"])
+        if not named <= chance + policy.audit.above_chance:
+            yield (
+                f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % at rank 1, and the policy "
+                f"allows {chance + policy.audit.above_chance:.1f} % (chance is {chance:.1f} %); use a stronger policy"
+            )

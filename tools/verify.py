@@ -1,0 +1,296 @@
+"""``anondata verify``: checks a publication, wherever it lies, against what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anondata.errors import AnondataError, ManifestError, PublishError
+from anondata.tools import cli
+from anondata.tools._publish_checks import audit_problems
+from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT
+from anondata.tools._verify_place import Place
+from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at
+
+if TYPE_CHECKING:
+    from anondata.manifest import Manifest
+    from anondata.randomness import RunKey
+    from anondata.verifiers.gallery import Gallery
+
+IGNORED = (".gitattributes", ".git/", MANIFEST)
+SHOWN = 3  # differences that are told of each kind
+Json = Mapping[str, Any]
+Show = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. ok: None where it could not be, or is only told. words: what was found."""
+
+    name: str
+    ok: bool | None
+    words: str
+
+
+def verify(
+    place: str | os.PathLike[str],
+    *,
+    limit: int | None = 0,
+    galleries: Mapping[str, Gallery] | None = None,
+    run_key: RunKey | None = None,
+    own_code: bool = False,
+    show: Show = lambda done: None,
+) -> list[Check]:
+    """Checks a publication; none of it is trusted, and nothing of it is run.
+
+    place: a folder, a URL that fsspec reads, or ``hf://datasets/org/name``. limit: in how many pictures the policy's
+    detectors look for faces; None is all. galleries: by name; a face that is near one of their people is a failure,
+    and unless ``limit`` says otherwise all pictures are looked at. run_key: of the run, to check the seal.
+    own_code: whether the policy may name classes of its maker's own, which would be run.
+
+    Raises:
+        PublishError: the place cannot be read. GalleryError: a gallery of an unknown embedder.
+    """
+    there = Place(os.fspath(place))
+    try:
+        text = there.text(MANIFEST)
+        manifest = _manifest(text, own_code=own_code)
+    except ManifestError as error:
+        return [Check("manifest", False, str(error))]
+    whole = limit if not galleries or limit else None
+    return list(_checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show))
+
+
+def _manifest(text: str | None, *, own_code: bool) -> Manifest:
+    from anondata.manifest import from_json
+
+    if text is None:
+        raise ManifestError(f"there is no {MANIFEST}: this is no publication, or one that is not complete")
+    return from_json(text, own_code=own_code)
+
+
+def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None, show: Show) -> Iterator[Check]:
+    from anondata.manifest import differences
+
+    yield Check(
+        "manifest", True, f"of {manifest.created}, policy {manifest.policy.name}, {len(manifest.files)} files"
+    )
+    if run_key is not None:
+        holds = manifest.seal_holds(run_key)
+        yield Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
+    found = differences(manifest, place.url, ignored=IGNORED, show=show)
+    yield Check("files", not found, "as in the manifest" if not found else _named(found))
+    yield _guarded("report", lambda: _report(place, manifest))
+    yield _guarded("policy", lambda: _policy(place, manifest))
+    audit = _audit_of(place)
+    names = [name for name in manifest.files if name.startswith(DATA)]
+    try:
+        seen = look_at(((name, place.file(name)) for name in names), manifest, look, show)
+    except (PublishError, OSError):
+        yield Check("pictures", False, "a file of rows cannot be read")
+    else:
+        yield _pictures(seen)
+        yield _metadata(seen)
+        yield _guarded("audit", lambda: _audit(manifest, audit, seen))
+        yield from _faces(seen, look)
+    yield _guarded("card", lambda: _card(place, manifest, audit))
+    yield _guarded("croissant", lambda: _croissant(place, manifest))
+
+
+def _guarded(name: str, check: Callable[[], str]) -> Check:
+    """A check whose function returns what is wrong. What cannot be looked at does not pass."""
+    try:
+        wrong = check()
+    except AnondataError as error:
+        wrong = str(error)
+    return Check(name, not wrong, wrong or "agrees")
+
+
+def _named(found: Any) -> str:
+    """Names of a publication are no secret, but somebody may have put any number of files there."""
+    kinds = {"missing": found.missing, "changed": found.changed, "in no manifest": found.strange}
+    told = [f"{kind}: {', '.join(map(repr, names[:SHOWN]))}" for kind, names in kinds.items() if names]
+    return f"{found.words} ({'; '.join(told)})"
+
+
+def _report(place: Place, manifest: Manifest) -> str:
+    from anondata.report import from_json
+
+    text = place.text(REPORT)
+    return "" if text is not None and from_json(text) == manifest.report else "is not the manifest's"
+
+
+def _policy(place: Place, manifest: Manifest) -> str:
+    return "" if place.text(POLICY) == manifest.policy.to_yaml() else "is not the manifest's"
+
+
+def _audit_of(place: Place) -> Json | None:
+    text, body = place.text(AUDIT), None
+    with suppress(ValueError, RecursionError):
+        body = json.loads(text or "")
+    return body if isinstance(body, dict) else None
+
+
+def _audit(manifest: Manifest, audit: Json | None, seen: Seen) -> str:
+    if audit is None:
+        return "there is none"
+    pictures, digest = seen.digests.total(), seen.digest
+    return "; ".join(audit_problems(manifest.policy, audit, pictures=pictures, digest=digest))
+
+
+def _pictures(seen: Seen) -> Check:
+    whole = seen.digests.total()
+    if seen.broken or not whole:
+        return Check("pictures", False, f"{seen.broken} of {whole} cannot be decoded" if whole else "there are none")
+    return Check("pictures", True, f"all {whole} decode")
+
+
+def _metadata(seen: Seen) -> Check:
+    told = ", ".join(f"{word} in {count}" for word, count in seen.extras.most_common())
+    return Check("metadata", not told, told or "none beside the pixels")
+
+
+def _faces(seen: Seen, look: Look) -> Iterator[Check]:
+    if seen.looked:
+        told = f"the policy's detectors still find {seen.faces} in {seen.looked} pictures"
+        yield Check("faces", None, f"{told}; whether they can be named is what the audit tells")
+    for name in look.galleries:
+        near = seen.near[name]
+        yield Check(f"gallery {name}", not near, f"{near} faces are near somebody" if near else "nobody is near")
+
+
+def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
+    from anondata.cards.check import check_card
+    from anondata.tools._contents import contents_of
+    from anondata.tools._facts import facts_of
+
+    text = place.text(CARD)
+    if text is None:
+        return "there is none"
+    data = replace(manifest, files={name: one for name, one in manifest.files.items() if name.startswith(DATA)})
+    contents = contents_of(Path(place.root), data, opened=None if place.local else place.opened)
+    facts = facts_of(
+        data,
+        audit=audit,
+        title="a title",
+        licence="other",
+        splits=contents.splits,
+        features=contents.features,
+        files=contents.files,
+    )
+    found = check_card(text, facts)
+    return "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+
+
+def _croissant(place: Place, manifest: Manifest) -> str:
+    """Every digest that it tells is that of the file."""
+    text = place.text(CROISSANT)
+    if text is None:
+        return "there is none"
+    try:
+        body = json.loads(text)
+        told = {str(one["contentUrl"]): one["sha256"] for one in body["distribution"] if "sha256" in one}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "cannot be read"
+    wrong = [url for url, sha256 in told.items() if _digest(manifest, url) != sha256]
+    return f"{len(wrong)} files have another digest" if wrong else ""
+
+
+def _digest(manifest: Manifest, url: str) -> str | None:
+    known = manifest.files.get(PurePosixPath(url).as_posix())
+    return known.sha256 if known else None
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@click.command("verify")
+@click.argument("place", metavar="PATH")
+@click.option(
+    "--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="Fail if a face is near somebody in it."
+)
+@click.option("--gallery-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Key of galleries.")
+@click.option(
+    "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run key, to check the seal."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="In how many pictures detectors look for faces; all of them with --gallery.",
+)
+@click.option("--own-code", is_flag=True, help="Import classes that the policy names: only if you trust its maker.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object on stdout.")
+def command(
+    place: str,
+    galleries: tuple[str, ...],
+    gallery_key: Path | None,
+    key_file: Path | None,
+    limit: int,
+    own_code: bool,
+    as_json: bool,
+) -> None:
+    """Check what `anondata publish` published: a folder, a URL, or hf://datasets/ORG/NAME.
+
+    Every file is compared with the manifest, the card's figures with report and audit, the audit with the pictures;
+    pictures must decode and hold no metadata.
+
+    Exit code 0: all is well, 1: something is not, 2: usage.
+    """
+    from rich.console import Console
+
+    from anondata.tools._progress import counted
+
+    known = galleries_of(galleries, gallery_key)
+    console = Console(stderr=True)
+    with counted(console, 0, "verifying") as show:
+        found = verify(
+            place,
+            limit=None if known else limit,
+            galleries=known,
+            run_key=_key(key_file),
+            own_code=own_code,
+            show=show,
+        )
+    good = all(check.ok is not False for check in found)
+    if as_json:
+        body = {"format": "anondata.verify/1", "ok": good, "checks": [asdict(check) for check in found]}
+        click.echo(json.dumps(body))
+    else:
+        _table(found)
+    click.get_current_context().exit(cli.OK if good else cli.FAILURE)
+
+
+def _key(path: Path | None) -> RunKey | None:
+    from anondata.randomness import RunKey
+
+    try:
+        return RunKey(path.read_bytes()) if path else None
+    except (OSError, ValueError) as error:
+        raise click.UsageError("the run key cannot be read, or is too short") from error
+
+
+def _table(found: list[Check]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "check", "found"):
+        table.add_column(column, overflow="fold")
+    for check in found:
+        mark = {True: "[green]ok[/]", False: "[red]WRONG[/]", None: "-"}[check.ok]
+        table.add_row(mark, check.name, escape(check.words))
+    Console().print(table)
+
+
+__all__ = ["Check", "command", "verify"]
