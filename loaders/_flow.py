@@ -16,7 +16,7 @@ from anondata.loaders._reports import Reports
 from anondata.loaders._spares import Delivery, Group, Spares, group_of
 from anondata.records import Outcome, Released, Withheld
 from anondata.report import Report
-from anondata.samples import Sample, Schema
+from anondata.samples import Sample, Schema, leaves
 
 if TYPE_CHECKING:
     from anondata.ledger import Account
@@ -120,6 +120,12 @@ class Flow:
         """What randomness is drawn from: a digest of the content, so that neither order nor place matters."""
         parts = [f"{name} {content_key(row.get(name))}" for name in sorted((schema or self.schema).content())]
         return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+
+    def originals(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Keyed digests of a sample's content, in order: an audit by who has the key pairs results with them."""
+        content = [(name, values[name]) for name in self.schema.content() if name in values]
+        parts = [leaf for name, value in content for _, leaf in leaves(value, name)]
+        return tuple(self.anonymizer.name("original", content_key(part)) for part in parts)
 
     def outcomes(self, rows: Sequence[Row], schema: Schema | None = None) -> list[Outcome]:
         """One outcome for each row, in order, in micro-batches. Counts nothing.
@@ -273,7 +279,8 @@ class Flow:
 
     def _delivery(self, outcome: Released) -> Delivery:
         fields = outcome.sample.fields
-        return Delivery(fields, cost_of(fields, self.schema, outcome.record) if self.account else {})
+        cost = cost_of(fields, self.schema, outcome.record) if self.account else {}
+        return Delivery(fields, cost, outcome.sample.key)
 
     def _stand_in(self, withheld: Withheld, others: Sequence[int], read: Read) -> Delivery:
         tries = TRIES if len(others) else 0

@@ -52,7 +52,7 @@ class Part:
     """What is known of a part.
 
     version: of what it was made from. facts: numbers about it, such as its samples. rows: which rows of the source
-    are in it, where those have numbers; they tell an audit of their owner which original is which result's.
+    are in it, where those have numbers. originals: keyed digests of what its pictures were made of, in their order.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Part:
     report: Report
     facts: Mapping[str, int] = field(default_factory=dict)
     rows: Sequence[int] = ()
+    originals: Sequence[str] = ()
 
 
 class Parts:
@@ -191,6 +192,7 @@ class Parts:
         report: Report,
         facts: Mapping[str, int] | None = None,
         rows: Sequence[int] = (),
+        originals: Sequence[str] = (),
     ) -> Part:
         """Puts a finished local file into place under a name, then its record. The local file is gone afterwards.
 
@@ -199,7 +201,9 @@ class Parts:
         with open(made, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        part = Part(name, version, made.stat().st_size, digest, report, dict(facts or {}), list(rows))
+        part = Part(
+            name, version, made.stat().st_size, digest, report, dict(facts or {}), list(rows), list(originals)
+        )
         self._put(made, name)
         body = {**asdict(part), "report": json.loads(report.to_json())}
         self.write(_record(name), json.dumps(body, sort_keys=True).encode() + b"\n")

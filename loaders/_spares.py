@@ -28,10 +28,11 @@ def group_of(group: Group, kept: Mapping[str, Any]) -> Hashable:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A released sample: its fields, and what it costs by content type and unit, where somebody counts that."""
+    """A released sample: its fields, its key, and its cost by content type and unit, where somebody counts that."""
 
     fields: Mapping[str, Any]
     cost: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    key: str = field(default="", repr=False)
 
 
 class Spares:

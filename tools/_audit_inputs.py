@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -57,21 +57,14 @@ class Inputs:
             "unpaired_anonymized": self.pairing.unpaired_anonymized,
         }
 
+    @property
+    def total(self) -> int:
+        return len(self.pairing.pairs)
+
     def pairs(self) -> Iterator[PhotoPair]:
         """The pairs, in the order of the originals' paths."""
-        from anondata.verifiers.audit import PhotoPair
-        from anondata.verifiers.audit.pairing import PhotoLabel, described
-
         for original, anonymized in self.pairing.pairs:
-            label = self.labels.get(original, PhotoLabel({}))
-            found = described(label, identity=self.asked.identity or IDENTITY, groups=self.asked.groups)
-            yield PhotoPair(
-                self.originals[original].read,
-                partial(self._anonymized, anonymized),
-                original.partition("/")[0] if self.by_folder else found.identity,
-                found.groups,
-                found.faces if self.asked.marked else None,
-            )
+            yield describe(original, self.originals[original].read, partial(self._anonymized, anonymized), self)
 
     def content(self) -> dict[str, Any]:
         """What was audited: how many anonymized pictures there are, paired or not, and a digest of their content.
@@ -97,6 +90,35 @@ class Inputs:
         return data
 
 
+class Labelled(Protocol):
+    """What says who is in an original."""
+
+    @property
+    def labels(self) -> Mapping[str, PhotoLabel]: ...
+    @property
+    def asked(self) -> Asked: ...
+    @property
+    def by_folder(self) -> bool: ...
+
+
+def describe(
+    original: str, read: Callable[[], bytes], anonymized: Callable[[], bytes], inputs: Labelled
+) -> PhotoPair:
+    """A pair with what is known of the original of that name."""
+    from anondata.verifiers.audit import PhotoPair
+    from anondata.verifiers.audit.pairing import PhotoLabel, described
+
+    label = inputs.labels.get(original, PhotoLabel({}))
+    found = described(label, identity=inputs.asked.identity or IDENTITY, groups=inputs.asked.groups)
+    return PhotoPair(
+        read,
+        anonymized,
+        original.partition("/")[0] if inputs.by_folder else found.identity,
+        found.groups,
+        found.faces if inputs.asked.marked else None,
+    )
+
+
 def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) -> Inputs:
     """Lists and pairs both folders, and reads the metadata. Reads no picture.
 
@@ -119,26 +141,26 @@ def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) ->
             f"none of {len(anonymized)} anonymized files belongs to one of {len(originals)} originals by its path; "
             "--pairs says which belong together"
         )
-    labels = _labels(a)
-    _check_columns(labels, asked)
-    return Inputs(originals, anonymized, pairing, labels, asked, _by_folder(originals, labels, asked))
+    labels = labels_of(a)
+    check_columns(labels, asked)
+    return Inputs(originals, anonymized, pairing, labels, asked, lies_in_folders(originals, labels, asked))
 
 
 def _both(a: Path, b: Path) -> tuple[dict[str, Source], dict[str, Source]]:
     """Sources by name. In one and the same folder, and among originals, outputs are told by their names."""
     from anondata.verifiers.audit.pairing import outputs_among
 
-    originals = _listed(a, b, "originals")
+    originals = listed(a, b, "originals")
     outputs = outputs_among(originals)
     kept = {name: source for name, source in originals.items() if name not in outputs}
     if a.resolve() == b.resolve():
         if not outputs:
             raise AuditError("A and B are one folder, and no picture in it is named as the x_anonymized of another")
         return kept, {name: originals[name] for name in outputs}
-    return kept, _listed(b, a, "anonymized pictures")
+    return kept, listed(b, a, "anonymized pictures")
 
 
-def _listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
+def listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
     """Pictures of a folder, without those of the other folder where that lies in it."""
     inside = other.resolve() != folder.resolve() and other.resolve().is_relative_to(folder.resolve())
     try:
@@ -148,7 +170,7 @@ def _listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
     return {source.name: source for source in found}
 
 
-def _labels(a: Path) -> dict[str, PhotoLabel]:
+def labels_of(a: Path) -> dict[str, PhotoLabel]:
     """Labels by the path of a photo below A, from all metadata files there."""
     from anondata.verifiers.audit.pairing import read_labels
 
@@ -165,7 +187,7 @@ def _labels(a: Path) -> dict[str, PhotoLabel]:
     return out
 
 
-def _check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
+def check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
     """Before the work: every column is there, and none of them tells people apart who should be in groups."""
     from anondata.verifiers.audit.groups import binned
     from anondata.verifiers.audit.pairing import values_of
@@ -181,7 +203,7 @@ def _check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
             binned(values)
 
 
-def _by_folder(names: Mapping[str, Source], labels: Mapping[str, PhotoLabel], asked: Asked) -> bool:
+def lies_in_folders(names: Mapping[str, Source], labels: Mapping[str, PhotoLabel], asked: Asked) -> bool:
     """Whether folders stand for people: nothing else says who it is, and every photo lies in one of several."""
     from anondata.verifiers.audit.pairing import values_of
 

@@ -251,6 +251,12 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
             yield {name: value for name, value in sample.items() if name != "__key__"}
 
 
+def shard_pictures(path: Path, fields: Mapping[str, str]) -> Iterator[bytes]:
+    """Pictures of a shard in its order; of fields that were declared to hold such."""
+    for sample in _samples(path):
+        yield from (data for name, data in sample.items() if _is_picture(name, fields))
+
+
 def _still(folder: Path, manifest: Manifest) -> None:
     from anondata.manifest import digest_of
 

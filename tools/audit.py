@@ -13,11 +13,12 @@ import click
 
 from anondata.errors import MissingExtraError, OutputError
 from anondata.tools import cli
-from anondata.tools._audit_inputs import Asked, read_inputs
+from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
 from anondata.tools._output import write_whole
 
 if TYPE_CHECKING:
     from anondata.protocols import Embedder
+    from anondata.tools._audit_outputs import RowInputs
     from anondata.verifiers.gallery import Gallery
 
 ABOVE_BOUND = 3  # exit code
@@ -36,6 +37,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--pairs",
     type=_FILE,
     help="CSV with the columns original and anonymized, for results with other names; paths are relative to A and B.",
+)
+@click.option(
+    "--run-key",
+    "run_key_file",
+    type=_FILE,
+    help="Run key of B, where B holds rows that anondata wrote.  [default: the one kept for B]",
 )
 @click.option("--gallery", metavar="G", help="Gallery of enrolled people, whom one more naive attacker has.")
 @click.option("--key-file", type=_FILE, help="File that holds the key of G.  [default: ANONDATA_GALLERY_KEY]")
@@ -105,7 +112,8 @@ def command(
     """Attack the output of any anonymization tool, and say who can still be named in it.
 
     A and B are walked with all folders in them. A file of B belongs to the original of the same path; its suffix may
-    be another or an additional one, and its name may end in _anonymized.
+    be another or an additional one, and its name may end in _anonymized. Or B is what `materialize` or `anondata
+    shards` wrote, and its run key is at hand: then originals are found by their content, whatever they are called.
 
     Attackers know where the faces are. naive: clear photos against results. parrot: the attacker has put their own
     photos through the same tool. smoothing-parrot: and then blurs both sides. Identities come from metadata.csv or
@@ -126,9 +134,9 @@ def command(
     device = usable_device(options["device"])
     networks, gallery = _embedders(options["embedders"]), _gallery(options["gallery"], options["key_file"])
     asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")
-    inputs = read_inputs(a, b, asked, table=pairs)
+    inputs = _inputs(a, b, asked, pairs, options["run_key_file"])
     workers = default_workers(device)
-    with _threads(workers), counted(Console(stderr=True), len(inputs.pairing.pairs), "auditing") as show:
+    with _threads(workers), counted(Console(stderr=True), inputs.total, "auditing") as show:
         result = audit(
             inputs.pairs(),
             embedders=networks,
@@ -147,6 +155,16 @@ def command(
     _tell(body, out, as_json=as_json)
     exceeded = bound is not None and 100 * result.worst.rank1.value > bound
     click.get_current_context().exit(ABOVE_BOUND if exceeded else cli.OK)
+
+
+def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key_file: Path | None) -> Inputs | RowInputs:
+    """Rows of a finished run where B holds such, else files."""
+    from anondata.tools._audit_outputs import row_inputs
+    from anondata.tools._keys import run_key
+
+    if pairs is None and (found := row_inputs(a, b, asked, run_key(b, key_file, create=False))) is not None:
+        return found
+    return read_inputs(a, b, asked, table=pairs)
 
 
 @contextmanager

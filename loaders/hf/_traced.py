@@ -18,17 +18,24 @@ class Tally:
     """What goes into a file.
 
     left: how many rows may still; None for all. rows: numbers of those that did, -1 where another stands in.
-    cost: of them together, where there is an account.
+    cost: of them together, where there is an account. originals: keyed digests of what their pictures were made of.
     """
 
     left: int | None = None
     rows: list[int] = field(default_factory=list)
     cost: dict[str, dict[str, int]] = field(default_factory=dict)
+    originals: list[str] = field(default_factory=list)
+    _seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def see(self, key: str, originals: tuple[str, ...]) -> None:
+        """Remembers what a sample of a key was made of."""
+        self._seen[key] = originals
 
     def add(self, number: int, settled: Settled) -> None:
         if settled.given is not None:
             self.rows.append(-1 if settled.reason else number)
             self.cost = total([self.cost, settled.given.cost])
+            self.originals += self._seen[settled.given.key]
             self.left = None if self.left is None else self.left - 1
 
 
@@ -50,6 +57,7 @@ class Traced(Flow):
                 released = {name: value for name, value in given.items() if name in names}
                 kept = {name: value for name, value in given.items() if name not in names}
                 self.traces.add(originals, outcome.record, released, kept)
+                self.tally.see(row.key, self.originals(originals))
         return out
 
     def fetch(

@@ -257,7 +257,13 @@ class _Job:
             flow.traces.check_file(made)
             self._charge(flow, file, version)
             return self.parts.commit(
-                made, file.name, version=version, report=flow.report, facts=facts, rows=tally.rows
+                made,
+                file.name,
+                version=version,
+                report=flow.report,
+                facts=facts,
+                rows=tally.rows,
+                originals=tally.originals,
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -85,7 +85,9 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
         if recipe.flow.account is not None and work.cost:  # the last thing before it is put in place
             delivery = recipe.flow.anonymizer.name("delivery", parts.out, shard.name, version)
             recipe.flow.account.charge_once(delivery, work.cost)
-        return parts.commit(made, shard.name, version=version, report=work.report, facts=facts)
+        return parts.commit(
+            made, shard.name, version=version, report=work.report, facts=facts, originals=work.originals
+        )
     except OF_ONE_SHARD as error:
         raise _about(shard, recipe.total, error) from error
     finally:
@@ -105,7 +107,7 @@ class _Sample:
     """A sample between the two passes.
 
     slots: where its released values are; None where it was withheld. digest: of its content, then. cost: of its
-    released values, where there is an account.
+    released values, where there is an account. originals: keyed digests of what they were made of.
     """
 
     key: str
@@ -114,6 +116,7 @@ class _Sample:
     reason: str = ""
     digest: str = ""
     cost: dict[str, dict[str, int]] = field(default_factory=dict)
+    originals: tuple[str, ...] = ()
 
 
 @dataclass
@@ -126,6 +129,7 @@ class _Work:
     report: Report = field(init=False)
     written: int = 0
     cost: dict[str, dict[str, int]] = field(default_factory=dict)
+    originals: list[str] = field(default_factory=list)
     _done: list[_Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -163,7 +167,7 @@ class _Work:
         if isinstance(outcome, Withheld):
             return _Sample(key, group, None, outcome.reason, outcome.key)
         cost = cost_of(outcome.sample.fields, flow.schema, outcome.record) if flow.account is not None else {}
-        return _Sample(key, group, self.spool.add(fields), cost=cost)
+        return _Sample(key, group, self.spool.add(fields), cost=cost, originals=flow.originals(row))
 
     def _named(self, outcome: Outcome, schema: Schema) -> tuple[Outcome, dict[str, bytes]]:
         """An outcome with its fields under the names that tell how they were written."""
@@ -196,6 +200,7 @@ class _Work:
             if source is not None and source.slots is not None:
                 self.written += 1
                 self.cost = total([self.cost, source.cost])
+                self.originals += source.originals
                 yield key, {**self.spool.get(source.slots), **self._note(sample)}
         missing = sum(sample.slots is None for sample in self._done)
         if missing:

@@ -119,11 +119,12 @@ class Eyes:
 
     def _picture(self, source: Bytes) -> Tensor | None:
         try:
-            return codec.decode(source if isinstance(source, bytes) else source()).pixels.to(self.device)
+            pixels = codec.decode(source if isinstance(source, bytes) else source()).pixels
         except UndecodableError:
             return None
         except Exception:  # noqa: BLE001 - storages raise what they like; one file must not stop an audit
             return None
+        return pixels.to(self.device)
 
 
 def _faces(
