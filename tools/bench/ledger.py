@@ -5,8 +5,8 @@
 A request reserves one sample and commits it; the limit is half of what all ask for. In the second round a third of
 the processes is killed (SIGKILL) when a third of the limit is given: half of these hold blocks, the others are
 somewhere in a request. What was delivered is counted by the processes themselves, in shared memory. PostgreSQL is a
-server of the benchmark's own on this machine, with its defaults; the file is on the disk of the temporary folder.
-Each transaction is on the disk (fsync) before it counts.
+server of the benchmark's own on this machine, with its defaults; both lie in the temporary folder (TMPDIR), and each
+transaction is synced to it before it counts. The saved figures are of a folder in memory: a disk adds its own wait.
 """
 
 from __future__ import annotations
