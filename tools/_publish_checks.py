@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import PublishError
+from anondata.tools._output import CARD
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -51,7 +52,7 @@ def checked(folder: Path, run_key: RunKey | None, *, show: Callable[[int], None]
 
 def _beside(manifest: Manifest) -> Iterator[str]:
     """What lies in an output, is written by a run, and is not published."""
-    yield from (".anondata/", "report.json")
+    yield from (".anondata/", "report.json", *CARD)
     if manifest.kind == "shards":
         yield "index.json"
         yield from (f"{name.removesuffix('.tar')}.idx" for name in manifest.files)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import CardError, OutputError
-from anondata.tools._output import write_whole
+from anondata.tools._output import CARD, write_whole
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
 
-README, CROISSANT = "README.md", "croissant.json"
+README, CROISSANT = CARD
 PLOTS = "plots"
 HIDDEN = ".anondata/plots"  # in the output itself, so that who loads it does not take plots for pictures
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -337,3 +337,10 @@ def test_shards_count_what_was_released_and_what_took_the_place_of_others(tmp_pa
     found = contents_of(tmp_path, Manifest(rules, report, files, {}, "shards"))
     assert [(split.rows, split.bytes, split.globs) for split in found.splits] == [(8, 12, ("*.tar",))]
     assert found.files[0].media_type == "application/x-tar"
+
+
+def test_a_run_goes_on_in_an_output_that_has_a_card(anondata, photos, tmp_path):
+    out = tmp_path / "out"
+    assert anondata("anonymize", photos, "--out", out).code == 0
+    assert anondata("card", out, "--title", "Faces", "--licence", "cc-by-4.0").code == 0
+    assert anondata("anonymize", photos, "--out", out).code == 0

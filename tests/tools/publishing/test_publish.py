@@ -471,3 +471,11 @@ def test_the_command_tells_what_it_published(finished: Any, anondata: Any, tmp_p
     assert "published: 5 pictures" in result.err
     assert "its seal holds" in result.err
     assert result.out.strip() == str(tmp_path / "p")
+
+
+def test_a_card_that_was_written_into_the_output_does_not_stand_in_the_way(output, anondata, tmp_path):
+    told = ("--audit", output.audit, "--title", "Faces", "--licence", "cc-by-4.0")
+    shown = anondata("card", output.folder, *told)
+    assert shown.code == 0, shown.err
+    output.publish(tmp_path / "public")
+    assert (tmp_path / "public" / "README.md").exists()
