@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IGNORED = (".gitattributes", ".git/", MANIFEST)
 SHOWN = 3  # differences that are told of each kind
+_NOT_AS_IT_SHOULD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 Json = Mapping[str, Any]
 Show = Callable[[int], None]
 
@@ -63,9 +64,10 @@ def verify(
         text = there.text(MANIFEST)
         manifest = _manifest(text, own_code=own_code)
     except ManifestError as error:
-        return [Check("manifest", False, str(error))]
+        return [Check("manifest", False, _printable(str(error)))]
     whole = limit if not galleries or limit else None
-    return list(_checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show))
+    found = _checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show)
+    return [replace(check, words=_printable(check.words)) for check in found]
 
 
 def _manifest(text: str | None, *, own_code: bool) -> Manifest:
@@ -93,7 +95,7 @@ def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None
     names = [name for name in manifest.files if name.startswith(DATA)]
     try:
         seen = look_at(((name, place.file(name)) for name in names), manifest, look, show)
-    except (PublishError, OSError):
+    except (PublishError, OSError, *_NOT_AS_IT_SHOULD):
         yield Check("pictures", False, "a file of rows cannot be read")
     else:
         yield _pictures(seen)
@@ -110,7 +112,14 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
         wrong = check()
     except AnondataError as error:
         wrong = str(error)
+    except _NOT_AS_IT_SHOULD:  # what a stranger wrote may be of any kind
+        wrong = "is not of the form that it should have"
     return Check(name, not wrong, wrong or "agrees")
+
+
+def _printable(words: str) -> str:
+    """Words that quote a stranger: nothing of them steers a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in words)
 
 
 def _named(found: Any) -> str:

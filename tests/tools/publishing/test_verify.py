@@ -167,6 +167,41 @@ def test_what_is_damaged_is_found_without_a_crash(place: Path, name: str, data: 
     assert "unforeseen" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        (AUDIT, ("counts", "unreadable_original"), "many"),
+        (AUDIT, ("counts", "unreadable_original"), float("inf")),
+        (AUDIT, ("attacks", 0, "rank1", "percent"), "few"),
+        (AUDIT, ("attacks", 0, "rank5"), None),
+        (AUDIT, ("faces",), [1]),
+        (AUDIT, ("networks",), [1]),
+        (MANIFEST, ("report", "counts", "regions_per_sample"), {"x": 1}),
+        (MANIFEST, ("policy", "content", "image", "regions", "face", "verify"), [{"self_match": {"far": [1]}}]),
+    ],
+)
+def test_a_value_of_another_kind_is_wrong_and_no_crash(
+    place: Path, name: str, path: tuple[Any, ...], value: Any
+) -> None:
+    body = json.loads((place / name).read_text())
+    inner = body
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (place / name).write_text(json.dumps(body))
+    assert wrong(place) - {"files"}
+
+
+def test_words_of_others_do_not_steer_the_terminal(place: Path, anondata: Any) -> None:
+    steer = "\x1b]0;title\x07\x1b[2J"
+    edit_text(place / "README.md", "(?m)^anonymization:$", r'anonymization:\n  "\\e]0;title\\a\\e[2J": 1')
+    assert "\x1b" not in anondata("verify", place, "--limit", "0").out
+    body = json.loads((place / MANIFEST).read_text())
+    (place / MANIFEST).write_text(json.dumps({**body, steer: 1}))
+    assert "\x1b" not in anondata("verify", place).out
+    assert all("\x1b" not in check.words for check in verify(place))
+
+
 def test_a_policy_that_was_exchanged_is_found(place: Path) -> None:
     (place / "anonymization/policy.yaml").write_text(load_policy("faces").to_yaml())
     cover_up(place)
