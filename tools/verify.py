@@ -141,9 +141,9 @@ def _policy(place: Place, manifest: Manifest) -> str:
 
 
 def _audit_of(place: Place) -> Json | None:
-    text, body = place.text(AUDIT), None
-    with suppress(ValueError, RecursionError):
-        body = json.loads(text or "")
+    body = None
+    with suppress(PublishError, ValueError, RecursionError):
+        body = json.loads(place.text(AUDIT) or "")
     return body if isinstance(body, dict) else None
 
 
@@ -184,7 +184,7 @@ def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
     if text is None:
         return "there is none"
     data = replace(manifest, files={name: one for name, one in manifest.files.items() if name.startswith(DATA)})
-    contents = contents_of(Path(place.root), data, opened=None if place.local else place.opened)
+    contents = contents_of(Path(place.root), data, opened=place.opened)
     facts = facts_of(
         data,
         audit=audit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -200,6 +201,24 @@ def test_words_of_others_do_not_steer_the_terminal(place: Path, anondata: Any) -
     (place / MANIFEST).write_text(json.dumps({**body, steer: 1}))
     assert "\x1b" not in anondata("verify", place).out
     assert all("\x1b" not in check.words for check in verify(place))
+
+
+@pytest.mark.parametrize("name", [AUDIT, REPORT, "README.md", "croissant.json", ROWS])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_never_ends_or_lies_elsewhere_is_not_read(place: Path, name: str, kind: str) -> None:
+    (place / name).unlink()
+    if kind == "link":
+        (place / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(place / name)
+    assert len(wrong(place)) >= 2
+
+
+def test_a_manifest_that_is_a_link_is_not_read(place: Path) -> None:
+    (place / MANIFEST).rename(place.parent / "m")
+    (place / MANIFEST).symlink_to(place.parent / "m")
+    with pytest.raises(PublishError, match="is a link or no plain file"):
+        verify(place)
 
 
 def test_a_policy_that_was_exchanged_is_found(place: Path) -> None:
