@@ -15,9 +15,9 @@ import click
 from anondata.errors import AnondataError, ManifestError, PublishError
 from anondata.tools import cli
 from anondata.tools._publish_checks import audit_problems
-from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT
+from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
 from anondata.tools._verify_place import Place
-from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at
+from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at, strange_members, undeclared
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -88,7 +88,9 @@ def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None
         holds = manifest.seal_holds(run_key)
         yield Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
     found = differences(manifest, place.url, ignored=IGNORED, show=show)
-    yield Check("files", not found, "as in the manifest" if not found else _named(found))
+    others = [name for name in manifest.files if not belongs(name)]
+    told = [*([_named(found)] if found else []), *([_foreign(others)] if others else [])]
+    yield Check("files", not told, "; ".join(told) or "as in the manifest")
     yield _guarded("report", lambda: _report(place, manifest))
     yield _guarded("policy", lambda: _policy(place, manifest))
     audit = _audit_of(place)
@@ -102,6 +104,7 @@ def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None
         yield _metadata(seen)
         yield _guarded("audit", lambda: _audit(manifest, audit, seen))
         yield from _faces(seen, look)
+        yield _guarded("columns", lambda: _columns(place, manifest, seen))
     yield _guarded("card", lambda: _card(place, manifest, audit))
     yield _guarded("croissant", lambda: _croissant(place, manifest))
 
@@ -127,6 +130,22 @@ def _named(found: Any) -> str:
     kinds = {"missing": found.missing, "changed": found.changed, "in no manifest": found.strange}
     told = [f"{kind}: {', '.join(map(repr, names[:SHOWN]))}" for kind, names in kinds.items() if names]
     return f"{found.words} ({'; '.join(told)})"
+
+
+def _foreign(names: list[str]) -> str:
+    return f"{len(names)} that no publication has ({', '.join(map(repr, names[:SHOWN]))})"
+
+
+def _columns(place: Place, manifest: Manifest, seen: Seen) -> str:
+    """Nothing is in rows or shards but what was declared."""
+    files = (place.opened(name) for name in manifest.files if name.startswith(DATA))
+    if more := sorted(undeclared(files, manifest)):
+        return f"{len(more)} that were not declared ({', '.join(map(repr, more[:SHOWN]))})"
+    strange = 0
+    for name in (name for name in manifest.files if name.startswith(SHARDS)):
+        with place.file(name) as path:
+            strange += strange_members(path, manifest, seen)
+    return f"{strange} members of shards were not declared, or are in no row" if strange else ""
 
 
 def _report(place: Place, manifest: Manifest) -> str:

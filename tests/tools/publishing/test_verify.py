@@ -70,7 +70,19 @@ def test_an_untouched_publication_is_well(place: Path, anondata: Any) -> None:
     result = anondata("verify", place, "--json")
     assert (result.code, result.json["ok"]) == (0, True)
     assert {check["name"] for check in result.json["checks"]} == {
-        *("manifest", "files", "report", "policy", "pictures", "metadata", "audit", "faces", "card", "croissant"),
+        *(
+            "manifest",
+            "files",
+            "report",
+            "policy",
+            "pictures",
+            "metadata",
+            "audit",
+            "columns",
+            "faces",
+            "card",
+            "croissant",
+        ),
     }
 
 
@@ -243,6 +255,27 @@ def test_a_file_that_was_put_there_is_named(place: Path, anondata: Any) -> None:
     [files] = [check for check in result.json["checks"] if check["name"] == "files"]
     assert (result.code, files["ok"]) == (1, False)
     assert files["words"] == "1 in no manifest (in no manifest: 'data/more.parquet')"
+
+
+def test_a_file_that_no_publication_has_is_found_behind_a_new_manifest(place: Path, photo: Any) -> None:
+    """Nobody looks into it, so it could be an original."""
+    (place / "data" / "alice.jpg").write_bytes(photo(0))
+    manifest = from_json((place / MANIFEST).read_text())
+    files = {**manifest.files, "data/alice.jpg": digest_of(place / "data" / "alice.jpg")}
+    (place / MANIFEST).write_text(replace(manifest, files=files).to_json())
+    assert "files" in wrong(place)
+
+
+@pytest.mark.parametrize("where", ["column", "footer"])
+def test_what_was_not_declared_is_found_in_rows(place: Path, where: str) -> None:
+    table = pq.read_table(place / ROWS)
+    if where == "column":
+        table = table.append_column("who", pa.array(["alice"] * len(table)))
+    else:
+        table = table.replace_schema_metadata({**table.schema.metadata, b"note": b"alice"})
+    pq.write_table(table, place / ROWS)
+    cover_up(place)
+    assert "columns" in wrong(place)
 
 
 def test_a_picture_with_metadata_is_found(place: Path) -> None:
