@@ -187,7 +187,7 @@ def _metadata(seen: Seen) -> Check:
 
 def _faces(seen: Seen, look: Look) -> Iterator[Check]:
     if seen.looked:
-        told = f"the policy's detectors still find {seen.faces} in {seen.looked} pictures"
+        told = f"detectors still find {seen.faces} in {seen.looked} pictures"
         yield Check("faces", None, f"{told}; whether they can be named is what the audit tells")
     for name in look.galleries:
         near = seen.near[name]

@@ -20,7 +20,7 @@ from PIL import Image
 
 from anondata.errors import PublishError
 from anondata.manifest import digest_of, from_json
-from anondata.policy import load_policy
+from anondata.policy import Policy, load_policy
 from anondata.randomness import RunKey
 from anondata.tools._verify_rows import Look, look_at
 from anondata.tools.verify import verify
@@ -368,6 +368,17 @@ def test_the_limit_is_of_pictures(place: Path) -> None:
     manifest = from_json((place / MANIFEST).read_text())
     seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(manifest.policy, 2), lambda done: None)
     assert (seen.looked, seen.digests.total()) == (2, 5)
+
+
+def test_a_policy_whose_detector_is_blind_hides_no_face(place: Path, photo: Any) -> None:
+    rewrite(place, lambda rows: [{"image": {"bytes": photo(5), "path": None}}])
+    manifest = from_json((place / MANIFEST).read_text())
+    blind = Policy.model_validate(
+        json.loads(manifest.policy.model_dump_json().replace('"threshold":0.2', '"threshold":0.9999'))
+    )
+    assert blind != manifest.policy
+    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(blind, None), lambda done: None)
+    assert (seen.looked, seen.faces) == (1, 1)
 
 
 def test_what_is_no_parquet_file_is_an_error(tmp_path: Path, place: Path) -> None:
