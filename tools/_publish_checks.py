@@ -94,7 +94,7 @@ def audit_problems(policy: Policy, audit: Json, *, pictures: int, digest: str) -
     try:
         yield from _about(audit, pictures, digest)
         yield from _within(policy, audit)
-    except (KeyError, TypeError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         yield "the audit lacks what it should tell; run `anondata audit` again"
 
 

@@ -251,6 +251,12 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
             yield {name: value for name, value in sample.items() if name != "__key__"}
 
 
+def shard_members(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, bytes, bool]]:
+    """All fields of a shard's samples, and whether each was declared to hold a picture."""
+    for sample in _samples(path):
+        yield from ((name, data, _is_picture(name, fields)) for name, data in sample.items())
+
+
 def shard_pictures(path: Path, fields: Mapping[str, str]) -> Iterator[bytes]:
     """Pictures of a shard in its order; of fields that were declared to hold such."""
     for sample in _samples(path):

@@ -429,6 +429,19 @@ def test_shards_themselves_are_put_beside_when_asked_for(shards: Any, tmp_path: 
     assert [check for check in verify(tmp_path / "p") if check.ok is False] == []
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.who"])
+def test_a_member_of_a_shard_that_is_in_no_row_is_found(shards: Any, tmp_path: Path, photo: Any, name: str) -> None:
+    import tarfile
+
+    output, _ = shards
+    output.publish(tmp_path / "p", webdataset=True)
+    with tarfile.open(tmp_path / "p/webdataset/s0.tar", "a") as tar:
+        info, data = tarfile.TarInfo(name), photo(9)
+        info.size = len(data)
+        tar.addfile(info, BytesIO(data))
+    assert {"files", "columns"} <= {check.name for check in verify(tmp_path / "p") if check.ok is False}
+
+
 def test_webdataset_is_for_shards(finished: Any, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="for outputs of `anondata shards`"):
         finished.publish(tmp_path / "p", webdataset=True)
