@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import MissingExtraError, PublishError
-from anondata.tools._publish_checks import audit_problems, checked, read_audit
+from anondata.tools._publish_checks import audit_problems, checked, read_audit, seal_problems
 from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
 from anondata.tools._publish_rows import Options, write_rows
 
@@ -121,7 +121,8 @@ class _Maker:
         data = self._data(made, manifest)
         pictures = self._read_back(made, data, wanted)
         digest = _digest(pictures)
-        self._refuse(audit_problems(manifest.policy, audit, pictures=pictures.total(), digest=digest))
+        found = audit_problems(manifest.policy, audit, pictures=pictures.total(), digest=digest)
+        self._refuse((*found, *seal_problems(audit, self.key)))
         self._describe(made, data, audit, sealed)
         whole = self._whole(made, data)
         if differences(whole, made, ignored=[MANIFEST]):

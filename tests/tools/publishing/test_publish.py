@@ -351,7 +351,9 @@ def extracted(pictures: list[bytes], folder: Path) -> Path:
 
 def audited(originals: list[bytes], results: list[bytes], tmp_path: Path, anondata: Any) -> Path:
     a, b = extracted(originals, tmp_path / "a"), extracted(results, tmp_path / "b")
-    done = anondata("audit", "--original", a, "--anonymized", b, "--out", tmp_path / "audit", "--no-plots")
+    (tmp_path / "key").write_bytes(b"0123456789abcdef")
+    told = ("--run-key", tmp_path / "key", "--out", tmp_path / "audit", "--no-plots")
+    done = anondata("audit", "--original", a, "--anonymized", b, *told)
     assert done.code == 0, done.err
     return tmp_path / "audit"
 
@@ -492,3 +494,27 @@ def test_a_card_that_was_written_into_the_output_does_not_stand_in_the_way(outpu
     assert shown.code == 0, shown.err
     output.publish(tmp_path / "public")
     assert (tmp_path / "public" / "README.md").exists()
+
+
+def test_an_audit_that_was_edited_is_refused(output, edit, tmp_path):
+    attacks = json.loads(output.audit.read_text())["attacks"]
+    attacks[0]["rank1"]["percent"] = 0.0
+    edit(output.audit, attacks=attacks)
+    with pytest.raises(PublishError, match="the audit was edited"):
+        output.publish(tmp_path / "public")
+
+
+def test_an_audit_that_was_made_without_the_run_key_is_refused(output, tmp_path):
+    body = json.loads(output.audit.read_text())
+    del body["seal"]
+    output.audit.write_text(json.dumps(body))
+    with pytest.raises(PublishError, match="--run-key"):
+        output.publish(tmp_path / "public")
+
+
+def test_chance_that_is_none_is_refused(output, edit, tmp_path):
+    attacks = json.loads(output.audit.read_text())["attacks"]
+    attacks[0]["rank1"]["chance_percent"] = float("inf")
+    edit(output.audit, attacks=attacks)
+    with pytest.raises(PublishError, match="chance is inf %"):
+        output.publish(tmp_path / "public", run_key=None)
