@@ -142,7 +142,13 @@ def _within(policy: Policy, audit: Json) -> Iterator[str]:
         if not 0 < chance <= 100:
             yield f"the audit says of the {one['attacker']} attacker that chance is {chance:g} %; run it again"
         if not named <= chance + policy.audit.above_chance:
+            low, high, most = (
+                float(one["rank1"]["low"]),
+                float(one["rank1"]["high"]),
+                chance + policy.audit.above_chance,
+            )
             yield (
-                f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % at rank 1, and the policy "
-                f"allows {chance + policy.audit.above_chance:.1f} % (chance is {chance:.1f} %); use a stronger policy"
+                f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % [{low:.0f}-{high:.0f}] at "
+                f"rank 1, and the policy allows {most:.1f} % (chance is {chance:.1f} %); use a stronger policy or, where "
+                "the interval is wide, more people: few cannot show that it is enough"
             )

@@ -84,9 +84,7 @@ def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None
     yield Check(
         "manifest", True, f"of {manifest.created}, policy {manifest.policy.name}, {len(manifest.files)} files"
     )
-    if run_key is not None:
-        holds = manifest.seal_holds(run_key)
-        yield Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
+    yield _seal(manifest, run_key)
     found = differences(manifest, place.url, ignored=IGNORED, show=show)
     others = [name for name in manifest.files if not belongs(name)]
     told = [*([_named(found)] if found else []), *([_foreign(others)] if others else [])]
@@ -171,6 +169,17 @@ def _audit(manifest: Manifest, audit: Json | None, seen: Seen) -> str:
         return "there is none"
     pictures, digest = seen.digests.total(), seen.digest
     return "; ".join(audit_problems(manifest.policy, audit, pictures=pictures, digest=digest))
+
+
+def _seal(manifest: Manifest, run_key: RunKey | None) -> Check:
+    if not manifest.seal:
+        return Check(
+            "seal", None if run_key is None else False, "there is none: it was published without its run key"
+        )
+    if run_key is None:
+        return Check("seal", None, "not looked at: that needs the run key")
+    holds = manifest.seal_holds(run_key)
+    return Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
 
 
 def _pictures(seen: Seen) -> Check:

@@ -113,6 +113,7 @@ def _write(
 ) -> dict[str, Part]:
     """Writes what is not there; returns what is, by name."""
     files = {file.name: file for split in splits for file in split.files()}
+    splits[0].source.flow.check_account()
     parts = Parts(folder, setting=_setting(splits[0].source.flow, on_withheld, splits))
     _check_folder(parts)
     with parts:

@@ -347,3 +347,21 @@ def test_other_originals_of_the_same_size_and_time_are_charged_again(
         assert used(ledger) == (2, 2, 4)[number]
         for place in ("rows", "out", "cache"):
             shutil.rmtree(tmp_path / place, ignore_errors=True)
+
+
+def test_materialize_asks_whether_the_client_is_known_before_the_work(photo, tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    from anondata.errors import LedgerError, UnknownClientError
+    from anondata.loaders import hf
+
+    table = Dataset.from_list([{"image": {"bytes": photo(0), "path": None}}])
+    monkeypatch.setattr(Anonymizer, "run", None)  # no work
+    for ledger, error in (("absent.db", LedgerError), ("other.db", UnknownClientError)):
+        if error is UnknownClientError:
+            Ledger(tmp_path / ledger).set_limit(Limit("other", amount=1))
+        view = hf.anonymize(
+            table, Anonymizer("faces"), fields={"image": "image"}, client="acme", ledger=str(tmp_path / ledger)
+        )
+        with pytest.raises(error):
+            view.materialize(tmp_path / "out")

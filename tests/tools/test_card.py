@@ -181,12 +181,25 @@ def test_a_folder_without_a_manifest_has_no_card(anondata, photos):
     assert anondata("card", photos).code == 2
 
 
-def test_a_broken_seal_is_told_in_the_first_lines(anondata, done):
+def test_an_edited_output_has_no_card(anondata, done, photo):
+    next(done.rglob("*.jpg")).write_bytes(photo(8))
+    shown = anondata("card", done, *ABOUT, "--no-plots")
+    assert (shown.code, "not as it was written" in shown.err) == (1, True)
+    assert not (done / "README.md").exists()
+
+
+def test_a_licence_that_the_hub_does_not_know_is_refused(anondata, done):
+    shown = anondata("card", done, "--title", "Streets", "--licence", "cc-by", "--no-plots")
+    assert (shown.code, "did you mean 'odc-by'?" in shown.err) == (1, True)
+
+
+def test_an_output_with_a_broken_seal_has_no_card(anondata, done):
     path = done / ".anondata" / "manifest.json"
     body = json.loads(path.read_text())
     path.write_text(json.dumps({**body, "seal": "0" * len(body["seal"])}))
-    assert anondata("card", done, *ABOUT, "--no-plots").code == 0
-    assert "**Seal: broken.**" in (done / "README.md").read_text()
+    shown = anondata("card", done, *ABOUT, "--no-plots")
+    assert (shown.code, "seal of the manifest does not hold" in shown.err) == (1, True)
+    assert not (done / "README.md").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

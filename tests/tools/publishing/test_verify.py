@@ -72,6 +72,7 @@ def test_an_untouched_publication_is_well(place: Path, anondata: Any) -> None:
     assert {check["name"] for check in result.json["checks"]} == {
         *(
             "manifest",
+            "seal",
             "files",
             "report",
             "policy",
