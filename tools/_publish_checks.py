@@ -149,6 +149,6 @@ def _within(policy: Policy, audit: Json) -> Iterator[str]:
             )
             yield (
                 f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % [{low:.0f}-{high:.0f}] at "
-                f"rank 1, and the policy allows {most:.1f} % (chance is {chance:.1f} %); use a stronger policy or, where "
-                "the interval is wide, more people: few cannot show that it is enough"
+                f"rank 1, and the policy allows {most:.1f} % (chance is {chance:.1f} %); use a stronger "
+                "policy, or more people where the interval is wide: few cannot show that it is enough"
             )

@@ -350,12 +350,9 @@ def test_other_originals_of_the_same_size_and_time_are_charged_again(
 
 
 def test_materialize_asks_whether_the_client_is_known_before_the_work(photo, tmp_path, monkeypatch):
-    from datasets import Dataset
+    from datasets import Dataset, Image
 
-    from anondata.errors import LedgerError, UnknownClientError
-    from anondata.loaders import hf
-
-    table = Dataset.from_list([{"image": {"bytes": photo(0), "path": None}}])
+    table = Dataset.from_list([{"image": {"bytes": photo(0), "path": None}}]).cast_column("image", Image())
     monkeypatch.setattr(Anonymizer, "run", None)  # no work
     for ledger, error in (("absent.db", LedgerError), ("other.db", UnknownClientError)):
         if error is UnknownClientError:
