@@ -148,14 +148,14 @@ def charging(url: str, samples: int, batch: int, repeats: int = 5) -> dict[str, 
     }
 
 
-def streaming(url: str, repeats: int) -> dict[str, Any]:
+def streaming(url: str, repeats: int, images: int) -> dict[str, Any]:
     """What the ledger takes from a WebDataset stage that anonymizes: the same photos with and without, in turns."""
     from anondata.anonymizer import Anonymizer
     from anondata.loaders import webdataset
     from anondata.tools.bench._common import data_folder
 
     Ledger(url).set_limit(Limit("acme", amount=10**12))
-    photos = [path.read_bytes() for path in sorted((data_folder() / "faces_london").glob("*.jpg"))]
+    photos = [path.read_bytes() for path in sorted((data_folder() / "faces_london").glob("*.jpg"))][:images]
     samples = [{"__key__": str(i), "jpg": photo} for i, photo in enumerate(photos)]
     made = Anonymizer("faces", device="cpu", run_key=b"a key for benchmarks, not secret")
     stages = {
@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true", help="print only")
     parser.add_argument("--only", choices=["crowd", "charging", "streaming"], help="a part; others stay as saved")
     parser.add_argument("--repeats", type=int, default=9, help="of streaming")
+    parser.add_argument("--images", type=int, default=102, help="of streaming")
     options = parser.parse_args()
     body: dict[str, list[dict[str, Any]]] = {}
     with databases(options.database) as found:
@@ -259,7 +260,7 @@ def measured(url: Any, options: argparse.Namespace) -> Iterator[tuple[str, dict[
         for batch in (1, 32):
             yield "charging", charging(url(f"blocks{batch}"), options.samples, batch)
     if options.only in (None, "streaming"):
-        yield "streaming", streaming(url("streaming"), options.repeats)
+        yield "streaming", streaming(url("streaming"), options.repeats, options.images)
 
 
 _TITLES = {
