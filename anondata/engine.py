@@ -19,11 +19,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from anondata.detectors.pyramid import box_iou, merge
 from anondata.errors import (
@@ -35,13 +33,14 @@ from anondata.errors import (
     WeightsError,
     WithheldError,
 )
-from anondata.protocols import Detector, Probe
+from anondata.judging import embed, judge
+from anondata.protocols import Detector
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
-from anondata.rules import ContentRules, Everyone, distinct_embedders
+from anondata.rules import ContentRules, Everyone
 from anondata.samples import KEEP, Sample, Schema, leaves, with_leaves
-from anondata.tracks import Track, Work, rows_of
+from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
 
 log = logging.getLogger("anondata")
@@ -162,7 +161,7 @@ class Engine:
         open_works = works
         while open_works:
             self._render(rules, open_works)
-            self._judge(rules, open_works)
+            judge(rules.content, open_works, self.device)
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
@@ -186,7 +185,7 @@ class Engine:
         """Tracks new regions, with the templates of their originals; returns the works that got any."""
         fresh = [(int(r.image), Track(r.renumbered(0), rules.kinds[r.kinds[0]], found_by)) for r in found]
         known = [(i, t) for i, t in fresh if not t.tiny]
-        templates = self._embed(rules, [w.media for w in works], known)
+        templates = embed(rules.content, [w.media for w in works], known, self.device)
         for row, (_, track) in enumerate(known):
             track.before = {name: matrix[row] for name, matrix in templates.items()}
         partly = {i for i, track in known if not isinstance(track.rules.cover, Everyone)}
@@ -243,29 +242,17 @@ class Engine:
         )
 
     def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
-        """Those whose core no patch covers, and which are not the mask of one that was spared."""
-        covered = rules.content.covered(work.done(), work.media, found.scaled(CORE))
-        found = found.select(covered < CORE_COVERED)
+        """Those whose core nothing hides, and which are not the mask of one that was spared."""
+        for kind in sorted(set(found.kinds)):
+            laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=self.device)
+            hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
+            if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
+                known = cat_regions([t.region for t in work.tracks if kind in t.region.kinds], self.device)
+                hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
+            found = found.select(~(alike & hidden))
         for track in work.spared:
             found = found.select(box_iou(found.boxes, track.region.boxes)[:, 0] < MASK_IOU)
         return found
-
-    def _embed(
-        self, rules: ContentRules, media: Sequence[Any], tracks: Sequence[tuple[int, Track]]
-    ) -> dict[str, Tensor]:
-        """Templates by embedder, a row for each track; each embedder runs once, on all kinds that ask for it."""
-        if not tracks:
-            return {}
-        views = [rules.content.view(m) for m in media]
-        regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
-        out = {}
-        for name, embedder in distinct_embedders({id(t.rules): t.rules for _, t in tracks}.values()).items():
-            matrix = embedder.embed(views, regions)
-            if matrix.ndim != 2 or len(matrix) != len(regions):
-                raise ValueError("an embedder returned a matrix of the wrong shape")
-            whole = matrix.square().sum(dim=1).isfinite()  # an overflow would be infinitely far from everybody
-            out[name] = torch.where(whole[:, None], matrix, torch.nan)
-        return out
 
     def _render(self, rules: ContentRules, works: list[Work]) -> None:
         pending: dict[int, list[tuple[int, Track]]] = defaultdict(list)
@@ -287,40 +274,6 @@ class Engine:
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
-
-    def _judge(self, rules: ContentRules, works: list[Work]) -> None:
-        """Sets the verdicts of every region of the works: a new rendering may have changed any of them."""
-        tracks = [(i, t) for i, work in enumerate(works) for t in work.tracks if not t.tiny]
-        after = self._embed(rules, [w.shown for w in works], tracks)
-        rows: dict[int, list[int]] = defaultdict(list)
-        for row, (_, track) in enumerate(tracks):
-            track.verdicts = ()
-            rows[id(track.rules)].append(row)
-        for chosen in rows.values():
-            members = [tracks[row][1] for row in chosen]
-            names = {e.name for verifier in members[0].rules.verifiers for e in verifier.embedders}
-            probe = Probe(
-                regions=cat_regions([t.region for t in members], self.device),
-                before={name: torch.stack([t.before[name] for t in members]) for name in names},
-                after={name: after[name][chosen] for name in names},
-                techniques=tuple(t.technique for t in members),
-                erased=torch.tensor([t.technique.erases for t in members], device=self.device),
-                last=torch.tensor([t.on_last_rung for t in members], device=self.device),
-                blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
-            )
-            for verifier in members[0].rules.verifiers:
-                for track, verdict in zip(members, rows_of(verifier.judge(probe), len(members)), strict=True):
-                    track.verdicts += (verdict,)
-
-    def _blank(self, rules: ContentRules, members: Sequence[tuple[Work, Track]], name: str, rows: Tensor) -> Tensor:
-        """Templates of some regions of originals that were blanked out; see :class:`anondata.protocols.Probe`."""
-        chosen = [members[row] for row in rows.tolist()]
-        media = [work.media for work, _ in chosen]
-        tracks = [(i, track) for i, (_, track) in enumerate(chosen)]
-        regions = cat_regions([track.region.renumbered(i) for i, track in tracks], self.device)
-        patches = rules.content.change(media, regions, rules.content.blank, [0] * len(chosen))
-        shown = [rules.content.compose(m, [patch]) for m, patch in zip(media, patches, strict=True)]
-        return self._embed(rules, shown, tracks)[name]
 
     @staticmethod
     def _escalate(work: Work) -> None:

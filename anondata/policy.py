@@ -95,12 +95,14 @@ class RegionPolicy(_Data):
 
     cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed.
     ladder: techniques, the least destructive first. verify: all must pass before a region is released.
+    utility: must pass, too, for what is left to be of use; not asked of a region that is filled in the end.
     on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
     """
 
     cover: CoverStep = Field(default_factory=lambda: CoverStep.model_validate("everyone"))
     ladder: list[TechniqueStep] = Field(min_length=1)
     verify: list[VerifierStep] = Field(min_length=1)
+    utility: list[VerifierStep] = []
     tiny: TinyPolicy | None = None
     on_exhausted: Literal["fill", "drop", "raise"] = "fill"
 
@@ -122,7 +124,10 @@ class EncodePolicy(_Data):
 
 
 class ContentPolicy(_Data):
-    """What happens to one content type. detect: all of these run, and what any of them finds counts."""
+    """What happens to one content type. detect: all of these run, and what any of them finds counts.
+
+    regions: by kind. Where regions of two kinds overlap, the kind that is named later lies on top.
+    """
 
     detect: list[DetectorStep] = Field(min_length=1)
     regions: dict[str, RegionPolicy] = Field(min_length=1)

@@ -50,6 +50,7 @@ class RegionTransform(nn.Module):
     crop_px: ClassVar[int] = 128
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
+    aligns: ClassVar[bool] = False  # whether it looks at landmarks; one that does overrides change_aligned
 
     def __init__(
         self,
@@ -81,6 +82,13 @@ class RegionTransform(nn.Module):
         extent: side of a crop relative to its region; strength is relative to the region, so to ``S / extent``.
         seeds: one a crop, for techniques that draw at random.
         """
+
+    def change_aligned(self, crops: Tensor, *, extent: float, seeds: Sequence[int], landmarks: Tensor) -> Tensor:
+        """As :meth:`change`, for a technique that aligns what it draws with what is there.
+
+        landmarks: ``(R, 5, 2)`` x, y as shares of the crop's sides, left eye first; NaN where there are none.
+        """
+        return self.change(crops, extent=extent, seeds=seeds)
 
     @abstractmethod
     def strength(self) -> dict[str, Any]:
