@@ -156,8 +156,9 @@ class Policy(_Data):
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over every parameter, defaults included, whatever their order."""
+        """32 hexadecimal digits over every parameter, defaults included, and which kinds lie on top of which."""
         rules = self.model_dump(mode="json", exclude={"name", "about"})
+        rules["layers"] = {kind: list(content.regions) for kind, content in self.content.items()}
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
 
     def to_yaml(self) -> str:
