@@ -45,8 +45,16 @@ def face_crop(astronaut: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in TABLES["technique"]},
+    "synthetic_face": ("synthetic_face", {"members": 4, "choices": 8}),  # each face costs a second, once
+    "ksame": ("ksame", {"k": 3, "members": 4}),
     "fill_mean": ("fill", {"color": "mean"}),
     "pixelate_noise": ("pixelate", {"noise": 0.3}),
+    "frequency_reject": ("frequency_filter", {"low": 0.5, "high": 64.0, "mode": "reject"}),
+    "mask_mean": ("mask", {"by": "mean"}),
+    "mask_solid": ("mask", {"by": "solid"}),
+    "random_noise": ("random_replace", {"by": "noise"}),
+    "resize_bicubic": ("resize", {"kernel": "bicubic"}),
+    "resize_nearest": ("resize", {"kernel": "nearest"}),
     "ellipse": ("pixelate", {"shape": "ellipse", "feather": 0.0}),
 }
 
@@ -63,7 +71,7 @@ def cases() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def make() -> Callable[..., RegionTransform]:
+def make(fetched: Callable[..., None]) -> Callable[..., RegionTransform]:
     """The technique of a case, always with the same key unless told another."""
 
     def made(case: str, **more: Any) -> RegionTransform:
@@ -71,6 +79,7 @@ def make() -> Callable[..., RegionTransform]:
         technique: RegionTransform = build(
             "technique", name, {"key": RunKey(b"a secret of enough bytes"), **params, **more}
         )
+        fetched(*getattr(technique, "weights", ()))
         return technique
 
     return made
