@@ -13,6 +13,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from anondata.components import strange_data
 from anondata.errors import ManifestError, PolicyError, ReportError
 from anondata.policy import Policy
 from anondata.report import Report
@@ -34,6 +36,9 @@ Kind: TypeAlias = Literal["images", "parquet", "shards"]
 
 _PACKAGES = ("anondata", "torch", "torchvision", "onnxruntime", "pillow", "numpy", "datasets", "webdataset")
 _OWN_CODE = re.compile(r"(?!insightface:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+_OF_STRANGE_DATA = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class Namer(Protocol):
@@ -120,9 +125,10 @@ def from_json(text: str | bytes, *, own_code: bool = False) -> Manifest:
                 "the manifest's policy names classes of its maker's own, and reading it would run them; "
                 "say that this code may be run if you trust it"
             )
-        policy = Policy.model_validate(body.policy)
+        with nullcontext() if own_code else strange_data():
+            policy = Policy.model_validate(body.policy)
         report = report_from_json(json.dumps(body.report))
-    except (ReportError, PolicyError, ValidationError, ValueError, RecursionError) as error:
+    except (ReportError, PolicyError, ValidationError, *_OF_STRANGE_DATA) as error:
         if isinstance(error, ManifestError):
             raise
         raise ManifestError(f"not a manifest of the format {FORMAT}: {_why(error)}") from error
@@ -237,7 +243,7 @@ def _inside(path: str) -> str:
 
 
 def _names_code(data: Any) -> bool:
-    """Whether some key or value is the dotted path of a class, which building the policy would import and call."""
+    """Whether some key or value looks like a class's dotted path: for the message; what holds is `strange_data`."""
     if isinstance(data, Mapping):
         return any(_names_code(key) or _names_code(value) for key, value in data.items() if key != "about")
     if isinstance(data, list):

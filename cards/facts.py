@@ -14,6 +14,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from anondata.cards.licences import check_licence
 from anondata.errors import CardError
 from anondata.policy import Policy
 from anondata.report import Report
@@ -247,7 +248,7 @@ def check_audit(audit: Mapping[str, Any]) -> None:
 
 
 def _check_words(facts: Facts) -> None:
-    _check(bool(_WORD.fullmatch(facts.licence)), "licence: an id such as cc-by-4.0, or other")
+    check_licence(facts.licence)
     for name in ("source_datasets", "tags"):
         _check(all(_WORD.fullmatch(word) for word in getattr(facts, name)), f"{name}: ids or single words")
     _check(bool(re.fullmatch(r"\d+\.\d+\.\d+", facts.version)), "version: three numbers, such as 1.0.0")

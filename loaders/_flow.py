@@ -187,6 +187,11 @@ class Flow:
         finally:
             self.settle_account()
 
+    def check_account(self) -> None:
+        """Before long work: raises UnknownClientError or LedgerError where nothing could be delivered in the end."""
+        if self.account is not None:
+            self.account.check(sorted({self.schema.fields[name] for name in self.schema.content()}))
+
     @property
     def ended(self) -> bool:
         """Whether a limit has ended the deliveries quietly."""

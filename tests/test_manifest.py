@@ -128,6 +128,32 @@ def test_a_policy_that_names_code_is_not_built_unless_that_is_allowed(manifest: 
     assert not trap.exists()
 
 
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda content: content.update(detect=[{"a-trap:Trap": {}}]),
+        lambda content: content.update(detect=[{"insightface:Trap": {}}]),
+        lambda content: content.update(detect=[{".trap:Trap": {}}]),
+        lambda content: content.update(detect=[{"insightface": {"pack": "/tmp/trap.onnx"}}]),
+        lambda content: content["regions"]["face"].update(verify=[{"self_match": {"embedder": "a-trap:Trap"}}]),
+        lambda content: content["regions"]["face"].update(verify=[{"self_match": {"calibration": "trap.json"}}]),
+    ],
+)
+def test_nothing_that_a_stranger_s_policy_names_is_imported_or_read(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[[Any], None]
+) -> None:
+    """A module may have a name that no import statement could write."""
+    code = "from pathlib import Path\nPath(__file__).with_name('sprung').touch()\nTrap = dict\n"
+    for name in ("a-trap.py", "trap.py"):
+        (tmp_path / name).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    body = json.loads(manifest.to_json())
+    put(body["policy"]["content"]["image"])
+    with pytest.raises(ManifestError):
+        from_json(json.dumps(body))
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_folder_without_manifest_is_an_unfinished_one(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="did not come to its end"):
         read_manifest(tmp_path)

@@ -30,6 +30,7 @@ WORK_FOLDER = ".anondata"
 REPORT = "report.json"
 MANIFEST = f"{WORK_FOLDER}/manifest.json"  # as `anondata.manifest.FILE`, which needs pydantic to be imported
 INSIGHTS = "metadata.jsonl"  # the name by which `datasets` adds columns to a folder of images
+CARD = ("README.md", "croissant.json")  # which `anondata card` writes into an output
 
 # Errors that concern one output and its name. All others (disk full, read-only, I/O) would hit the next sample, too.
 _OF_ONE_SAMPLE = {
@@ -166,11 +167,12 @@ class OutputFolder:
 
     def strangers(self, known: frozenset[str]) -> Iterator[str]:
         """Names of files below the folder that are none of the known outputs, nor anondata's own."""
+        known |= {REPORT, INSIGHTS, *CARD}
         for folder, folders, files in os.walk(self.path):
             folders[:] = [f for f in folders if Path(folder, f) != self.work]
             below = Path(folder).relative_to(self.path)
             links = [f for f in folders if Path(folder, f).is_symlink()]
-            yield from (name for f in (*files, *links) if (name := str(below / f)) not in known | {REPORT, INSIGHTS})
+            yield from (name for f in (*files, *links) if (name := str(below / f)) not in known)
 
     def remove(self, name: str) -> None:
         """Removes a file below the folder; one that is not there is fine, one outside of it is left alone."""

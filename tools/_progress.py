@@ -45,7 +45,7 @@ def counted(console: Console, total: int, words: str) -> Iterator[Count]:
         from rich.progress import Progress
 
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(words, total=total)
+            task = bar.add_task(words, total=total or None)
             yield lambda done: bar.update(task, completed=done)
         return
     last = time.monotonic()
@@ -54,7 +54,9 @@ def counted(console: Console, total: int, words: str) -> Iterator[Count]:
         nonlocal last
         if time.monotonic() - last >= EVERY_S:
             last = time.monotonic()
-            console.print(f"{words}: {done} of {total} photos", highlight=False)
+            console.print(
+                f"{words}: {done} of {total} photos" if total else f"{words}: {done} files", highlight=False
+            )
 
     yield show
 

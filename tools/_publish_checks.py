@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import PublishError
+from anondata.tools._output import CARD
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -51,7 +52,7 @@ def checked(folder: Path, run_key: RunKey | None, *, show: Callable[[int], None]
 
 def _beside(manifest: Manifest) -> Iterator[str]:
     """What lies in an output, is written by a run, and is not published."""
-    yield from (".anondata/", "report.json")
+    yield from (".anondata/", "report.json", *CARD)
     if manifest.kind == "shards":
         yield "index.json"
         yield from (f"{name.removesuffix('.tar')}.idx" for name in manifest.files)
@@ -88,12 +89,27 @@ def read_audit(path: Path) -> Json:
     return body
 
 
+def sealed_audit(body: Json, run_key: RunKey | None) -> dict[str, Any]:
+    """An audit that nobody without the run key of what it attacked can write or edit; unsealed without one."""
+    plain = {name: value for name, value in body.items() if name != "seal"}
+    return {**plain, "seal": run_key.name("audit", json.dumps(plain, sort_keys=True))} if run_key else plain
+
+
+def seal_problems(audit: Json, run_key: RunKey | None) -> Iterator[str]:
+    """Why an audit is not taken as one that was made with the run key, where that is at hand."""
+    if run_key and audit.get("seal") != sealed_audit(audit, run_key)["seal"]:
+        yield (
+            "the audit was edited, or made where the run key of the output was not at hand; run `anondata audit` "
+            "again, with --run-key if it is not found"
+        )
+
+
 def audit_problems(policy: Policy, audit: Json, *, pictures: int, digest: str) -> Iterator[str]:
     """Why an audit does not allow to publish pictures (how many, and the digest of their contents), as sentences."""
     try:
         yield from _about(audit, pictures, digest)
         yield from _within(policy, audit)
-    except (KeyError, TypeError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         yield "the audit lacks what it should tell; run `anondata audit` again"
 
 
@@ -123,8 +139,16 @@ def _within(policy: Policy, audit: Json) -> Iterator[str]:
         yield f"the policy demands attackers that have not tried: {', '.join(lacking)}; audit with them"
     for one in attacks:
         named, chance = float(one["rank1"]["percent"]), float(one["rank1"]["chance_percent"])
+        if not 0 < chance <= 100:
+            yield f"the audit says of the {one['attacker']} attacker that chance is {chance:g} %; run it again"
         if not named <= chance + policy.audit.above_chance:
+            low, high, most = (
+                float(one["rank1"]["low"]),
+                float(one["rank1"]["high"]),
+                chance + policy.audit.above_chance,
+            )
             yield (
-                f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % at rank 1, and the policy "
-                f"allows {chance + policy.audit.above_chance:.1f} % (chance is {chance:.1f} %); use a stronger policy"
+                f"the {one['attacker']} attacker with {one['network']} names {named:.1f} % [{low:.0f}-{high:.0f}] at "
+                f"rank 1, and the policy allows {most:.1f} % (chance is {chance:.1f} %); use a stronger "
+                "policy, or more people where the interval is wide: few cannot show that it is enough"
             )

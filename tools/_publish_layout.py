@@ -11,9 +11,26 @@
 
 from __future__ import annotations
 
+import re
+
 FOLDER = "anonymization"
 MANIFEST, REPORT, AUDIT, POLICY, PLOTS = (
     f"{FOLDER}/{name}" for name in ("manifest.json", "report.json", "audit.json", "policy.yaml", "plots")
 )
 CARD, CROISSANT = "README.md", "croissant.json"
 DATA = "data/"
+SHARDS = "webdataset/"
+
+_NAMES = re.compile(
+    r"README\.md|croissant\.json|data/[\w.-]+\.parquet|webdataset/.+\.tar"
+    r"|anonymization/(report\.json|audit\.json|policy\.yaml|plots/[\w-]+\.(png|svg))"
+)
+
+
+def belongs(name: str) -> bool:
+    """Whether a publication may have a file of this name. Any other could hold anything, and nobody looks into it.
+
+    >>> belongs("data/train-00000-of-00001.parquet"), belongs("data/alice.jpg")
+    (True, False)
+    """
+    return _NAMES.fullmatch(name) is not None

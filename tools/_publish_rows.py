@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from anondata.manifest import FileDigest, Manifest
 
+_RENAMED = re.compile("[0-9a-f]{32}")  # a sample's key as `--rename-keys` writes it
 FILE_BYTES = 256 << 20
 """About how large a parquet file is."""
 GROUP_BYTES = 16 << 20  # of a row group: what a reader must hold, and what the Hub's viewer may read
@@ -48,6 +51,7 @@ def write_rows(folder: Path, manifest: Manifest, out: Path, options: Options, sh
         return None
     if manifest.kind == "shards":
         if options.webdataset:
+            _check_keys(folder, manifest)
             _copy(folder, manifest, sorted(manifest.files), out / "webdataset", show)
         return _shards(folder, manifest, out, options, show)
     return _images(folder, manifest, out, options, show)
@@ -249,6 +253,23 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
     with closing(Stream(LocalFileSystem(), str(path))) as stream:
         for sample in samples(stream, Left()):
             yield {name: value for name, value in sample.items() if name != "__key__"}
+
+
+def shard_members(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, bytes, bool]]:
+    """All fields of a shard's samples, and whether each was declared to hold a picture."""
+    for sample in _samples(path):
+        yield from ((name, data, _is_picture(name, fields)) for name, data in sample.items())
+
+
+def _check_keys(folder: Path, manifest: Manifest) -> None:
+    """Raises :class:`PublishError` unless every sample is called by what a run key made of its name."""
+    for name in manifest.files:
+        with tarfile.open(folder / name) as tar:
+            if not all(_RENAMED.fullmatch(member.name.partition(".")[0]) for member in tar):
+                raise PublishError(
+                    "the shards' keys are those of the originals, which can tell who it is; write them again with "
+                    "`anondata shards --rename-keys`, or publish the rows alone, without --webdataset"
+                )
 
 
 def shard_pictures(path: Path, fields: Mapping[str, str]) -> Iterator[bytes]:

@@ -109,6 +109,7 @@ class Delivery:
 
     def _publish(self, originals: Dataset, written: list[Written]) -> None:
         """Attacks what was written and, if it is strong enough, makes all of what will be delivered."""
+        from anondata.tools._publish_checks import sealed_audit
         from anondata.tools._request_rows import NOTHING, Evaluation
         from anondata.tools.publish import publish
 
@@ -123,7 +124,7 @@ class Delivery:
             self.device,
             lambda done: self.show("evaluating", done, total),
         )
-        self.work.audit.write_text(json.dumps(evaluation.body(), indent=1) + "\n")
+        self.work.audit.write_text(json.dumps(sealed_audit(evaluation.body(), self.key), indent=1) + "\n")
         try:
             publish(
                 self.work.output,

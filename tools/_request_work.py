@@ -61,7 +61,9 @@ class Work:
 
     def __enter__(self) -> Work:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            self.folder.chmod(0o700)  # what lies here is not charged, and perhaps not evaluated
             self._lock.acquire()
         except Timeout:
             raise OutputError("another request is being met into OUT; wait for it, or choose another place") from None

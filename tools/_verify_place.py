@@ -36,6 +36,7 @@ class Place:
 
     def text(self, name: str) -> str | None:
         """A small text file; None where there is none."""
+        self._check_plain(name)
         try:
             if int(self._try(lambda: self.fs.info(f"{self.root}/{name}"))["size"]) > SMALL_BYTES:
                 raise PublishError(f"{name} is too large to be one")
@@ -48,11 +49,13 @@ class Place:
 
     def opened(self, name: str) -> Any:
         """A file to be read in parts. Raises also what the storage raises, while it is read."""
+        self._check_plain(name)
         return self._try(lambda: self.fs.open(f"{self.root}/{name}", "rb"))
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
         """A file's path on the local disk, while the context lasts."""
+        self._check_plain(name)
         if self.local:
             yield Path(self.root, name)
             return
@@ -63,6 +66,13 @@ class Place:
             except FileNotFoundError as error:
                 raise PublishError("a file is gone") from error
             yield path
+
+    def _check_plain(self, name: str) -> None:
+        """Raises PublishError for a link, which leads anywhere, and what never ends: a pipe or a device."""
+        path = Path(self.root, name)
+        here = (path, *path.parents[: len(Path(name).parts) - 1])
+        if self.local and (any(map(Path.is_symlink, here)) or (path.exists() and not path.is_file())):
+            raise PublishError("a file is a link or no plain file, and was not read")
 
     def _try(self, do: Any) -> Any:
         from anondata.loaders._retry import with_retries

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from anondata.manifest import Manifest
-    from anondata.policy import Policy
+    from anondata.policy import DetectorStep, Policy
     from anondata.protocols import Embedder
     from anondata.verifiers.gallery import Gallery
 
 GATE_FAR = 0.01
+_OURS = ("insights", "anondata", "anondata.txt")  # what anondata adds: texts, and what came of a sample
+_FOOTER = (b"ARROW:schema", b"huggingface", b"content_defined_chunking")
 
 
 @dataclass
@@ -50,13 +52,20 @@ class Look:
     limit: int | None
     galleries: Mapping[str, Gallery] = field(default_factory=dict)
 
+    def _detect(self) -> list[DetectorStep]:
+        """The policy's detectors, and ours: one whose maker wants nobody to be found could name a blind one."""
+        from anondata.policy import load_policy
+
+        own = [step for one in (self.policy, load_policy("faces")) for step in one.content["image"].detect]
+        return [step for i, step in enumerate(own) if step not in own[:i]]
+
     def scan(self) -> Callable[[Any, Seen], None]:
         """A function that looks for faces in one decoded picture."""
         import torch
 
         from anondata.verifiers.embedders import embedder_of
 
-        detectors = [step.make() for step in self.policy.content["image"].detect]
+        detectors = [step.make() for step in self._detect()]
         known: list[tuple[str, Gallery, Embedder, float]] = []
         for name, gallery in self.galleries.items():
             embedder = embedder_of(gallery.embedder)
@@ -104,6 +113,39 @@ def _pictures(path: Path, manifest: Manifest) -> Iterable[bytes]:
     from anondata.tools._pictures import pictures_in
 
     return pictures_in(path, manifest.fields)
+
+
+def undeclared(files: Iterable[Any], manifest: Manifest) -> set[str]:
+    """Columns, and words in footers, of parquet files that nobody declared. Pictures are looked at, declared or not.
+
+    Raises: CardError, and what the storage raises.
+    """
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    from anondata.tools._pictures import has_images
+
+    known = {name for name, kind in manifest.fields.items() if kind != "drop"} | set(_OURS)
+    known |= {name.partition(".")[0] for name in known}
+    found: set[str] = set()
+    for opened in files:
+        with opened as file:
+            parquet = pq.ParquetFile(file)
+            columns = Features.from_arrow_schema(parquet.schema_arrow)
+            found |= {name for name, feature in columns.items() if name not in known and not has_images(feature)}
+            found |= {repr(key) for key in parquet.metadata.metadata or {} if key not in _FOOTER}
+    return found
+
+
+def strange_members(shard: Path, manifest: Manifest, seen: Seen) -> int:
+    """How many members of a shard were not declared, or are pictures that no row has. Raises: ShardsError."""
+    from anondata.tools._publish_rows import shard_members
+
+    known = {name for name, kind in manifest.fields.items() if kind != "drop"} | set(_OURS)
+    return sum(
+        hashlib.sha256(data).hexdigest() not in seen.digests if picture else name not in known
+        for name, data, picture in shard_members(shard, manifest.fields)
+    )
 
 
 def _examined(data: bytes, seen: Seen) -> Tensor | None:

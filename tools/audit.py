@@ -18,6 +18,7 @@ from anondata.tools._output import write_whole
 
 if TYPE_CHECKING:
     from anondata.protocols import Embedder
+    from anondata.randomness import RunKey
     from anondata.tools._audit_outputs import RowInputs
     from anondata.verifiers.gallery import Gallery
 
@@ -42,7 +43,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--run-key",
     "run_key_file",
     type=_FILE,
-    help="Run key of B, where B holds rows that anondata wrote.  [default: the one kept for B]",
+    help="Run key of B, which seals the audit, so that B can be published.  [default: the one kept for B]",
 )
 @click.option("--gallery", metavar="G", help="Gallery of enrolled people, whom one more naive attacker has.")
 @click.option("--key-file", type=_FILE, help="File that holds the key of G.  [default: ANONDATA_GALLERY_KEY]")
@@ -126,7 +127,9 @@ def command(
     from rich.console import Console
 
     from anondata.tools._job import default_workers
+    from anondata.tools._keys import run_key
     from anondata.tools._progress import counted
+    from anondata.tools._publish_checks import sealed_audit
     from anondata.tools.anonymize import usable_device
     from anondata.verifiers.audit import ATTACKERS, audit
 
@@ -134,7 +137,8 @@ def command(
     device = usable_device(options["device"])
     networks, gallery = _embedders(options["embedders"]), _gallery(options["gallery"], options["key_file"])
     asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")
-    inputs = _inputs(a, b, asked, pairs, options["run_key_file"])
+    key = run_key(b, options["run_key_file"], create=False)
+    inputs = _inputs(a, b, asked, pairs, key)
     workers = default_workers(device)
     with _threads(workers), counted(Console(stderr=True), inputs.total, "auditing") as show:
         result = audit(
@@ -150,19 +154,18 @@ def command(
             counts=inputs.counts,
             show=lambda done, unusable: show(done),
         )
-    body = {**result.to_json(), "anonymized": inputs.content()}
+    body = sealed_audit({**result.to_json(), "anonymized": inputs.content()}, key)
     _write(out, body, plots=not no_plots)
     _tell(body, out, as_json=as_json)
     exceeded = bound is not None and 100 * result.worst.rank1.value > bound
     click.get_current_context().exit(ABOVE_BOUND if exceeded else cli.OK)
 
 
-def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key_file: Path | None) -> Inputs | RowInputs:
+def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key: RunKey | None) -> Inputs | RowInputs:
     """Rows of a finished run where B holds such, else files."""
     from anondata.tools._audit_outputs import row_inputs
-    from anondata.tools._keys import run_key
 
-    if pairs is None and (found := row_inputs(a, b, asked, run_key(b, key_file, create=False))) is not None:
+    if pairs is None and (found := row_inputs(a, b, asked, key)) is not None:
         return found
     return read_inputs(a, b, asked, table=pairs)
 

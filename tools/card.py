@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import CardError, OutputError
-from anondata.tools._output import write_whole
+from anondata.tools._output import CARD, write_whole
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
 
-README, CROISSANT = "README.md", "croissant.json"
+README, CROISSANT = CARD
 PLOTS = "plots"
 HIDDEN = ".anondata/plots"  # in the output itself, so that who loads it does not take plots for pictures
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -60,11 +60,12 @@ def command(
     """
     from anondata.cards.croissant import croissant_of
     from anondata.cards.readme import card_of
-    from anondata.manifest import read_manifest
     from anondata.tools._contents import contents_of
     from anondata.tools._facts import facts_of
+    from anondata.tools._keys import run_key
+    from anondata.tools._publish_checks import checked
 
-    manifest = read_manifest(folder, own_code=True)  # the user's own folder
+    manifest, sealed = checked(folder, run_key(folder, about["key_file"], create=False), show=lambda done: None)
     body = None if audit is None else read_audit(audit)
     place = out or folder
     contents = contents_of(folder, manifest)
@@ -82,7 +83,7 @@ def command(
         homepage=about["homepage"],
         sources=about["sources"],
         tags=about["tags"],
-        sealed=_sealed(manifest, folder, about["key_file"]),
+        sealed=sealed,
         plots=[path.relative_to(place).as_posix() for path in drawn],
     )
     card, croissant = card_of(facts), json.dumps(croissant_of(facts), indent=1, ensure_ascii=False) + "\n"
@@ -139,14 +140,6 @@ def _plots(manifest: Manifest, audit: Mapping[str, Any] | None, out: Path, *, he
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"OUT cannot be written: {error.strerror}") from error
-
-
-def _sealed(manifest: Manifest, folder: Path, key_file: Path | None) -> bool | None:
-    """Whether the seal holds; None where there is no key to tell by."""
-    from anondata.tools._keys import run_key
-
-    key = run_key(folder, key_file, create=False)
-    return manifest.seal_holds(key) if key and manifest.seal else None
 
 
 def _summary(file: Path | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import MissingExtraError, PublishError
-from anondata.tools._publish_checks import audit_problems, checked, read_audit
+from anondata.tools._publish_checks import audit_problems, checked, read_audit, seal_problems
 from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
 from anondata.tools._publish_rows import Options, write_rows
 
@@ -70,7 +70,8 @@ def publish(
     audit: an ``audit.json``, or the folder that ``anondata audit`` wrote. to: a folder that is not there yet or
     empty, or a URL that fsspec writes. repo_id: instead, a dataset of the Hugging Face Hub, made private unless
     ``public``. run_key: of the run, to check its seal. rows_per_file: None makes parquet files of about 256 MiB.
-    webdataset: puts the shards of ``shards`` beside the parquet files, with their keys. endpoint: of another Hub.
+    webdataset: puts the shards of ``shards`` beside the parquet files; their keys must be renamed ones.
+    endpoint: of another Hub.
 
     Names of files and keys of samples are not published; rows made of pictures are in the order of their digests.
 
@@ -121,7 +122,8 @@ class _Maker:
         data = self._data(made, manifest)
         pictures = self._read_back(made, data, wanted)
         digest = _digest(pictures)
-        self._refuse(audit_problems(manifest.policy, audit, pictures=pictures.total(), digest=digest))
+        found = audit_problems(manifest.policy, audit, pictures=pictures.total(), digest=digest)
+        self._refuse((*found, *seal_problems(audit, self.key)))
         self._describe(made, data, audit, sealed)
         whole = self._whole(made, data)
         if differences(whole, made, ignored=[MANIFEST]):
@@ -298,7 +300,7 @@ def _send(made: Path, to: str | None, api: Any, repo_id: str | None, *, public: 
     "--summary-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Text for the card."
 )
 @click.option("--homepage", metavar="URL", help="Page about the dataset.")
-@click.option("--webdataset", is_flag=True, help="Put the shards of `anondata shards` beside, with their keys.")
+@click.option("--webdataset", is_flag=True, help="Put the shards of `anondata shards --rename-keys` beside.")
 @click.option("--public", is_flag=True, help="Everybody may see the repository.")
 @click.option(
     "--key-file",

@@ -15,9 +15,9 @@ import click
 from anondata.errors import AnondataError, ManifestError, PublishError
 from anondata.tools import cli
 from anondata.tools._publish_checks import audit_problems
-from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT
+from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
 from anondata.tools._verify_place import Place
-from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at
+from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at, strange_members, undeclared
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IGNORED = (".gitattributes", ".git/", MANIFEST)
 SHOWN = 3  # differences that are told of each kind
+_NOT_AS_IT_SHOULD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 Json = Mapping[str, Any]
 Show = Callable[[int], None]
 
@@ -63,9 +64,10 @@ def verify(
         text = there.text(MANIFEST)
         manifest = _manifest(text, own_code=own_code)
     except ManifestError as error:
-        return [Check("manifest", False, str(error))]
+        return [Check("manifest", False, _printable(str(error)))]
     whole = limit if not galleries or limit else None
-    return list(_checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show))
+    found = _checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show)
+    return [replace(check, words=_printable(check.words)) for check in found]
 
 
 def _manifest(text: str | None, *, own_code: bool) -> Manifest:
@@ -82,24 +84,25 @@ def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None
     yield Check(
         "manifest", True, f"of {manifest.created}, policy {manifest.policy.name}, {len(manifest.files)} files"
     )
-    if run_key is not None:
-        holds = manifest.seal_holds(run_key)
-        yield Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
+    yield _seal(manifest, run_key)
     found = differences(manifest, place.url, ignored=IGNORED, show=show)
-    yield Check("files", not found, "as in the manifest" if not found else _named(found))
+    others = [name for name in manifest.files if not belongs(name)]
+    told = [*([_named(found)] if found else []), *([_foreign(others)] if others else [])]
+    yield Check("files", not told, "; ".join(told) or "as in the manifest")
     yield _guarded("report", lambda: _report(place, manifest))
     yield _guarded("policy", lambda: _policy(place, manifest))
     audit = _audit_of(place)
     names = [name for name in manifest.files if name.startswith(DATA)]
     try:
         seen = look_at(((name, place.file(name)) for name in names), manifest, look, show)
-    except (PublishError, OSError):
+    except (PublishError, OSError, *_NOT_AS_IT_SHOULD):
         yield Check("pictures", False, "a file of rows cannot be read")
     else:
         yield _pictures(seen)
         yield _metadata(seen)
         yield _guarded("audit", lambda: _audit(manifest, audit, seen))
         yield from _faces(seen, look)
+        yield _guarded("columns", lambda: _columns(place, manifest, seen))
     yield _guarded("card", lambda: _card(place, manifest, audit))
     yield _guarded("croissant", lambda: _croissant(place, manifest))
 
@@ -110,7 +113,14 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
         wrong = check()
     except AnondataError as error:
         wrong = str(error)
+    except _NOT_AS_IT_SHOULD:  # what a stranger wrote may be of any kind
+        wrong = "is not of the form that it should have"
     return Check(name, not wrong, wrong or "agrees")
+
+
+def _printable(words: str) -> str:
+    """Words that quote a stranger: nothing of them steers a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in words)
 
 
 def _named(found: Any) -> str:
@@ -118,6 +128,22 @@ def _named(found: Any) -> str:
     kinds = {"missing": found.missing, "changed": found.changed, "in no manifest": found.strange}
     told = [f"{kind}: {', '.join(map(repr, names[:SHOWN]))}" for kind, names in kinds.items() if names]
     return f"{found.words} ({'; '.join(told)})"
+
+
+def _foreign(names: list[str]) -> str:
+    return f"{len(names)} that no publication has ({', '.join(map(repr, names[:SHOWN]))})"
+
+
+def _columns(place: Place, manifest: Manifest, seen: Seen) -> str:
+    """Nothing is in rows or shards but what was declared."""
+    files = (place.opened(name) for name in manifest.files if name.startswith(DATA))
+    if more := sorted(undeclared(files, manifest)):
+        return f"{len(more)} that were not declared ({', '.join(map(repr, more[:SHOWN]))})"
+    strange = 0
+    for name in (name for name in manifest.files if name.startswith(SHARDS)):
+        with place.file(name) as path:
+            strange += strange_members(path, manifest, seen)
+    return f"{strange} members of shards were not declared, or are in no row" if strange else ""
 
 
 def _report(place: Place, manifest: Manifest) -> str:
@@ -132,9 +158,9 @@ def _policy(place: Place, manifest: Manifest) -> str:
 
 
 def _audit_of(place: Place) -> Json | None:
-    text, body = place.text(AUDIT), None
-    with suppress(ValueError, RecursionError):
-        body = json.loads(text or "")
+    body = None
+    with suppress(PublishError, ValueError, RecursionError):
+        body = json.loads(place.text(AUDIT) or "")
     return body if isinstance(body, dict) else None
 
 
@@ -143,6 +169,17 @@ def _audit(manifest: Manifest, audit: Json | None, seen: Seen) -> str:
         return "there is none"
     pictures, digest = seen.digests.total(), seen.digest
     return "; ".join(audit_problems(manifest.policy, audit, pictures=pictures, digest=digest))
+
+
+def _seal(manifest: Manifest, run_key: RunKey | None) -> Check:
+    if not manifest.seal:
+        return Check(
+            "seal", None if run_key is None else False, "there is none: it was published without its run key"
+        )
+    if run_key is None:
+        return Check("seal", None, "not looked at: that needs the run key")
+    holds = manifest.seal_holds(run_key)
+    return Check("seal", holds, "holds" if holds else "does not hold: edited, or another key")
 
 
 def _pictures(seen: Seen) -> Check:
@@ -159,7 +196,7 @@ def _metadata(seen: Seen) -> Check:
 
 def _faces(seen: Seen, look: Look) -> Iterator[Check]:
     if seen.looked:
-        told = f"the policy's detectors still find {seen.faces} in {seen.looked} pictures"
+        told = f"detectors still find {seen.faces} in {seen.looked} pictures"
         yield Check("faces", None, f"{told}; whether they can be named is what the audit tells")
     for name in look.galleries:
         near = seen.near[name]
@@ -175,7 +212,7 @@ def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
     if text is None:
         return "there is none"
     data = replace(manifest, files={name: one for name, one in manifest.files.items() if name.startswith(DATA)})
-    contents = contents_of(Path(place.root), data, opened=None if place.local else place.opened)
+    contents = contents_of(Path(place.root), data, opened=place.opened)
     facts = facts_of(
         data,
         audit=audit,

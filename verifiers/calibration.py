@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from anondata.components import check_trusted
 from anondata.errors import CalibrationError, PolicyError, ShapeError
 from anondata.protocols import Embedder
 from anondata.verifiers._pairs import MAX_PAIRS, Array, Pairs, accepted, apart, at_rates, count_apart, draws, together
@@ -126,8 +127,9 @@ def shipped(embedder: str) -> Calibration:
 def load(path: str | Path) -> Calibration:
     """A calibration from a file, for example one that ``anondata calibrate`` wrote.
 
-    Raises: CalibrationError.
+    Raises: CalibrationError. PolicyError: somebody who is not trusted names the file.
     """
+    check_trusted("a file")
     try:
         return from_json(Path(path).read_bytes())
     except OSError as error:

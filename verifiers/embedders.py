@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from anondata.components import suggest
+from anondata.components import check_trusted, suggest
 from anondata.errors import PolicyError
 from anondata.models.dlib_resnet import CHIP_PX, TEMPLATE
 from anondata.models.registry import entry
@@ -96,6 +96,7 @@ def embedder_of(name: str) -> Embedder:
 
 
 def _own(name: str, module: str, attribute: str) -> Embedder:
+    check_trusted("a class")
     try:
         made = getattr(import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:

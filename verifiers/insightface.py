@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anondata.components import check_trusted
 from anondata.errors import MissingExtraError, PolicyError, WeightsError
 from anondata.models.registry import OVERRIDE_VARIABLE
 from anondata.regions import Regions, cat_regions
@@ -183,6 +184,8 @@ def find(source: str) -> Path:
 def _check_source(source: object) -> None:
     if not isinstance(source, str) or not source.strip():
         raise PolicyError("insightface needs the path of a pack or of an .onnx file, or a pack's name, as a text")
+    if Path(source).name != source:
+        check_trusted("a file")
 
 
 def _bgr(view: Tensor) -> Pixels:

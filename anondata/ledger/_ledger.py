@@ -125,6 +125,10 @@ class Ledger:
         """How far limits are used: those that bind a client, or all of them, for each client that is known."""
         return self._database.read(lambda connection: _usage.usages(connection, client))
 
+    def check(self, scope: Scope) -> None:
+        """Raises :class:`UnknownClientError` where no limit covers a client's deliveries, however much is left."""
+        self._database.read(lambda connection: _rules.holding(connection, scope))
+
     def reserve(
         self,
         scope: Scope,

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
@@ -109,6 +109,14 @@ class Account:
     def exhausted(self) -> bool:
         """Whether a limit ended the deliveries (``at_limit="stop"``). Nothing more is granted in this process."""
         return self._exhausted
+
+    def check(self, content_types: Iterable[str]) -> None:
+        """For before long work: whether the ledger is there and knows the client. Reserves nothing.
+
+        Raises: UnknownClientError, LedgerError.
+        """
+        for kind in content_types:
+            self.ledger.check(Scope(self.client, self.dataset, kind))
 
     def charge(self, costs: Sequence[Cost]) -> int:
         """Charges deliveries in their order; returns how many of them, from the first on, may be delivered.

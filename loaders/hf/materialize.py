@@ -33,6 +33,7 @@ from anondata.loaders.hf._traced import Tally, Traced, traced
 from anondata.loaders.hf.layout import NOTE
 from anondata.loaders.hf.source import ROW, Source, Stored, row_table
 from anondata.manifest import FILE as MANIFEST
+from anondata.manifest import digest_of
 from anondata.report import Report
 from anondata.samples import KEEP
 
@@ -112,6 +113,7 @@ def _write(
 ) -> dict[str, Part]:
     """Writes what is not there; returns what is, by name."""
     files = {file.name: file for split in splits for file in split.files()}
+    splits[0].source.flow.check_account()
     parts = Parts(folder, setting=_setting(splits[0].source.flow, on_withheld, splits))
     _check_folder(parts)
     with parts:
@@ -255,7 +257,7 @@ class _Job:
             flow = traced(split.source.flow, self.on_withheld, Reports(folder / "report"), tally)
             facts = {"samples": _written(split, file, flow, made)}
             flow.traces.check_file(made)
-            self._charge(flow, file, version)
+            self._charge(flow, file, version, made)
             return self.parts.commit(
                 made,
                 file.name,
@@ -268,10 +270,14 @@ class _Job:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _charge(self, flow: Traced, file: _File, version: str) -> None:
-        """The last thing before a file is put in place; a run that is stopped in between is not charged again."""
+    def _charge(self, flow: Traced, file: _File, version: str, made: Path) -> None:
+        """The last thing before a file is put in place; a run that is stopped in between is not charged again.
+
+        By what is delivered: a version can stay the same where originals change, as that of remote ones does.
+        """
         if flow.account is not None and flow.tally.cost:
-            delivery = flow.anonymizer.name("delivery", self.parts.out, file.name, version)
+            content = digest_of(made).sha256
+            delivery = flow.anonymizer.name("delivery", self.parts.out, file.name, version, content)
             flow.account.charge_once(delivery, flow.tally.cost)
 
 

@@ -163,6 +163,7 @@ def plan(
         raise PolicyError(f"field {NOTE!r} is written where samples are replaced; drop it, or rename it before")
     account = account_of(quota, anonymizer, may_stop=False)
     flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, account=account)
+    flow.check_account()
     shards = list_shards(urls, os.fspath(out))[:limit]
     recipe = Recipe(flow, declared, rename_keys, len(shards))
     parts = Parts(out, setting=recipe.setting)

@@ -22,6 +22,7 @@ from anondata.loaders.leaks import Traces
 from anondata.loaders.shards.read import Left, Stream, samples
 from anondata.loaders.shards.sources import Shard
 from anondata.loaders.shards.write import Slots, Spool, true_name, write_tar
+from anondata.manifest import digest_of
 from anondata.records import Outcome, Released, Withheld
 from anondata.report import Report
 from anondata.samples import Schema
@@ -83,7 +84,8 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
         parts.write(f"{Path(shard.name).stem}.idx", index.encode(errors="surrogateescape"))
         facts = {"samples": work.written, "left_alone": left.members}
         if recipe.flow.account is not None and work.cost:  # the last thing before it is put in place
-            delivery = recipe.flow.anonymizer.name("delivery", parts.out, shard.name, version)
+            content = digest_of(made).sha256  # a version can stay the same where originals change
+            delivery = recipe.flow.anonymizer.name("delivery", parts.out, shard.name, version, content)
             recipe.flow.account.charge_once(delivery, work.cost)
         return parts.commit(
             made, shard.name, version=version, report=work.report, facts=facts, originals=work.originals

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -320,3 +322,43 @@ def test_shards_are_charged_when_they_are_written_and_once(
     ledger.set_limit(Limit("acme", content_type="image", amount=100))
     assert anonymize_shards(tmp_path / "src", tmp_path / "out", anonymizer, **args).samples == COUNT - 1
     assert used(ledger) == COUNT - 1
+
+
+def test_other_originals_of_the_same_size_and_time_are_charged_again(
+    anonymizer: Anonymizer, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Once is once for what was delivered, not for where it came from: a storage may tell no version at all."""
+    from PIL import Image as Pictures
+
+    def put(shade: int) -> Dataset:
+        Pictures.new("RGB", (32, 32), (shade, 90, 40)).save(tmp_path / "a.bmp")
+        os.utime(tmp_path / "a.bmp", (10**9, 10**9))
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            tar.add(tmp_path / "a.bmp", "a.bmp")
+        os.utime(tmp_path / "a.tar", (10**9, 10**9))
+        return Dataset.from_dict({"image": [str(tmp_path / "a.bmp")]}, features=Features(image=Image()))
+
+    quota: dict[str, Any] = {"client": "acme", "ledger": ledger}
+    for number, shade in enumerate((20, 20, 60)):
+        written(hf.anonymize(put(shade), anonymizer, **quota), tmp_path / "rows")
+        anonymize_shards(
+            tmp_path / "a.tar", tmp_path / "out", anonymizer, fields={"bmp": "image"}, workers=1, **quota
+        )
+        assert used(ledger) == (2, 2, 4)[number]
+        for place in ("rows", "out", "cache"):
+            shutil.rmtree(tmp_path / place, ignore_errors=True)
+
+
+def test_materialize_asks_whether_the_client_is_known_before_the_work(photo, tmp_path, monkeypatch):
+    from datasets import Dataset, Image
+
+    table = Dataset.from_list([{"image": {"bytes": photo(0), "path": None}}]).cast_column("image", Image())
+    monkeypatch.setattr(Anonymizer, "run", None)  # no work
+    for ledger, error in (("absent.db", LedgerError), ("other.db", UnknownClientError)):
+        if error is UnknownClientError:
+            Ledger(tmp_path / ledger).set_limit(Limit("other", amount=1))
+        view = hf.anonymize(
+            table, Anonymizer("faces"), fields={"image": "image"}, client="acme", ledger=str(tmp_path / ledger)
+        )
+        with pytest.raises(error):
+            view.materialize(tmp_path / "out")

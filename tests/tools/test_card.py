@@ -181,12 +181,25 @@ def test_a_folder_without_a_manifest_has_no_card(anondata, photos):
     assert anondata("card", photos).code == 2
 
 
-def test_a_broken_seal_is_told_in_the_first_lines(anondata, done):
+def test_an_edited_output_has_no_card(anondata, done, photo):
+    next(done.rglob("*.jpg")).write_bytes(photo(8))
+    shown = anondata("card", done, *ABOUT, "--no-plots")
+    assert (shown.code, "not as it was written" in shown.err) == (1, True)
+    assert not (done / "README.md").exists()
+
+
+def test_a_licence_that_the_hub_does_not_know_is_refused(anondata, done):
+    shown = anondata("card", done, "--title", "Streets", "--licence", "cc-by", "--no-plots")
+    assert (shown.code, "did you mean 'odc-by'?" in shown.err) == (1, True)
+
+
+def test_an_output_with_a_broken_seal_has_no_card(anondata, done):
     path = done / ".anondata" / "manifest.json"
     body = json.loads(path.read_text())
     path.write_text(json.dumps({**body, "seal": "0" * len(body["seal"])}))
-    assert anondata("card", done, *ABOUT, "--no-plots").code == 0
-    assert "**Seal: broken.**" in (done / "README.md").read_text()
+    shown = anondata("card", done, *ABOUT, "--no-plots")
+    assert (shown.code, "seal of the manifest does not hold" in shown.err) == (1, True)
+    assert not (done / "README.md").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -337,3 +350,10 @@ def test_shards_count_what_was_released_and_what_took_the_place_of_others(tmp_pa
     found = contents_of(tmp_path, Manifest(rules, report, files, {}, "shards"))
     assert [(split.rows, split.bytes, split.globs) for split in found.splits] == [(8, 12, ("*.tar",))]
     assert found.files[0].media_type == "application/x-tar"
+
+
+def test_a_run_goes_on_in_an_output_that_has_a_card(anondata, photos, tmp_path):
+    out = tmp_path / "out"
+    assert anondata("anonymize", photos, "--out", out).code == 0
+    assert anondata("card", out, "--title", "Faces", "--licence", "cc-by-4.0").code == 0
+    assert anondata("anonymize", photos, "--out", out).code == 0

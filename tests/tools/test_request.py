@@ -111,6 +111,15 @@ def test_as_many_come_as_were_asked_for_and_are_charged(ask, at, anondata):
     assert shown.code == 0, shown.out
 
 
+def test_what_is_not_charged_can_be_read_by_nobody_else(ask, at):
+    """A request that goes through but for its quota leaves all of its samples in the work folder."""
+    limit(at, 1, unit="bytes")
+    with pytest.raises(QuotaExceeded):
+        ask()
+    assert (at / ".out.request" / "publication").is_dir()
+    assert (at / ".out.request").stat().st_mode & 0o077 == 0
+
+
 def test_nothing_names_who_it_was_or_where(ask, at):
     ask()
     told = b"".join(path.read_bytes() for path in (at / "out").rglob("*") if path.is_file())

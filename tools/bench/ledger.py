@@ -1,6 +1,7 @@
-"""Many processes against one limit, a third of them killed; requests a second; and what charging in blocks costs.
+"""Many processes against one limit, a third of them killed; requests a second; what charging costs, and a loader.
 
     python -m anondata.tools.bench.ledger [--processes 16] [--requests 2000] [--database sqlite|postgresql|both]
+    python -m anondata.tools.bench.ledger --only streaming
 
 A request reserves one sample and commits it; the limit is half of what all ask for. In the second round a third of
 the processes is killed (SIGKILL) when a third of the limit is given: half of these hold blocks, the others are
@@ -12,6 +13,7 @@ transaction is synced to it before it counts. The saved figures are of a folder 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import shutil
@@ -146,6 +148,38 @@ def charging(url: str, samples: int, batch: int, repeats: int = 5) -> dict[str, 
     }
 
 
+def streaming(url: str, repeats: int) -> dict[str, Any]:
+    """What the ledger takes from a WebDataset stage that anonymizes: the same photos with and without, in turns."""
+    from anondata.anonymizer import Anonymizer
+    from anondata.loaders import webdataset
+    from anondata.tools.bench._common import data_folder
+
+    Ledger(url).set_limit(Limit("acme", amount=10**12))
+    photos = [path.read_bytes() for path in sorted((data_folder() / "faces_london").glob("*.jpg"))]
+    samples = [{"__key__": str(i), "jpg": photo} for i, photo in enumerate(photos)]
+    made = Anonymizer("faces", device="cpu", run_key=b"a key for benchmarks, not secret")
+    stages = {
+        "without": webdataset.anonymize(made, fields={"jpg": "image"}),
+        "with": webdataset.anonymize(made, fields={"jpg": "image"}, client="acme", ledger=url, dataset_name="faces"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in stages}
+    for turn in range(repeats + 1):  # the first one warms up
+        for name in sorted(stages, reverse=bool(turn % 2)):
+            began = time.perf_counter()
+            given = sum(1 for _ in stages[name](iter(samples)))
+            assert given == len(samples), f"{given} of {len(samples)} came"
+            if turn:
+                taken[name].append(time.perf_counter() - began)
+    ratios = sorted(b / a for a, b in zip(taken["without"], taken["with"], strict=True))
+    return {
+        "images": len(samples),
+        "repeats": repeats,
+        "images_per_s": round(len(samples) / statistics.median(taken["without"]), 1),
+        "with_over_without": round(statistics.median(ratios), 4),
+        "spread": [round(ratios[0], 4), round(ratios[-1], 4)],
+    }
+
+
 @contextmanager
 def databases(which: str) -> Iterator[dict[str, Any]]:
     """By name: what makes the URL of a fresh database."""
@@ -200,32 +234,48 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200_000, help="charged in blocks, each repeat")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     parser.add_argument("--no-save", action="store_true", help="print only")
+    parser.add_argument("--only", choices=["crowd", "charging", "streaming"], help="a part; others stay as saved")
+    parser.add_argument("--repeats", type=int, default=9, help="of streaming")
     options = parser.parse_args()
-    crowd: list[dict[str, Any]] = []
-    blocks: list[dict[str, Any]] = []
+    body: dict[str, list[dict[str, Any]]] = {}
     with databases(options.database) as found:
         for name, url in found.items():
-            for what in (together, killed):
-                figures = what(url(what.__name__), options.processes, options.requests)
-                crowd.append({"database": name, "round": what.__name__, "processes": options.processes, **figures})
-            for batch in (1, 32):
-                blocks.append({"database": name, **charging(url(f"blocks{batch}"), options.samples, batch)})
-    tell(crowd, blocks)
+            for part, row in measured(url, options):
+                body.setdefault(part, []).append({"database": name, **row})
+    tell(body)
     if not options.no_save:
-        from anondata.tools.bench._common import save
+        from anondata.tools.bench._common import RESULTS, save
 
-        save("ledger", {"together": crowd, "charging": blocks})
+        saved = RESULTS / "ledger.json"
+        save("ledger", {**(json.loads(saved.read_text()) if options.only and saved.exists() else {}), **body})
 
 
-def tell(crowd: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> None:
+def measured(url: Any, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    if options.only in (None, "crowd"):
+        for what in (together, killed):
+            figures = what(url(what.__name__), options.processes, options.requests)
+            yield "together", {"round": what.__name__, "processes": options.processes, **figures}
+    if options.only in (None, "charging"):
+        for batch in (1, 32):
+            yield "charging", charging(url(f"blocks{batch}"), options.samples, batch)
+    if options.only in (None, "streaming"):
+        yield "streaming", streaming(url("streaming"), options.repeats)
+
+
+_TITLES = {
+    "together": "many processes, one limit",
+    "charging": "Account.charge in blocks",
+    "streaming": "a WebDataset stage with and without the ledger",
+}
+_LEFT_OUT = ("took_s", "held_blocks", "samples", "repeats")
+
+
+def tell(body: dict[str, list[dict[str, Any]]]) -> None:
     from anondata.tools.bench._common import show
 
-    columns = ("database", "round", "processes", "killed", "asked", "limit", "granted", "used", "lost")
-    rates = ("requests_per_s", "entries", "verified_per_s")
-    rows = [[row.get(name, "") for name in (*columns, *rates)] for row in crowd]
-    show("many processes, one limit", (*columns, *rates), rows)
-    header = ("database", "batch", "us_per_sample", "spread_us")
-    show("Account.charge in blocks", header, [[row[name] for name in header] for row in blocks])
+    for part, rows in body.items():
+        columns = list(dict.fromkeys(name for row in rows for name in row if name not in _LEFT_OUT))
+        show(_TITLES[part], columns, [[row.get(name, "") for name in columns] for row in rows])
 
 
 if __name__ == "__main__":

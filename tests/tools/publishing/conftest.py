@@ -73,7 +73,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Output:
         face.crop((number, 0, 160 + number, 160)).save(at / "src" / f"{name}.jpg", quality=90)
     (at / "key").write_bytes(KEY)
     run("anonymize", at / "src", "--out", at / "out", "--policy", policy(at), "--key-file", at / "key")
-    run("audit", "--original", at / "src", "--anonymized", at / "out", "--out", at / "audit", "--no-plots")
+    sides = ("--original", at / "src", "--anonymized", at / "out")
+    run("audit", *sides, "--run-key", at / "key", "--out", at / "audit", "--no-plots")
     return Output(at / "out", at / "audit" / "audit.json")
 
 

@@ -230,7 +230,7 @@ def audit(output: Any, **changes: Any) -> None:
         (audit_before_digests, "the audit lacks"),
         (audit_half, "2 unpaired anonymized"),
         (audit_without_naive, "attackers that have not tried: naive"),
-        (audit_that_names_all, r"names 100\.0 % at rank 1, and the policy allows 92\.0 %"),
+        (audit_that_names_all, r"names 100\.0 % \[\d+-\d+\] at rank 1, and the policy allows 92\.0 %"),
         (audit_of_no_number, "names nan %"),
     ],
 )
@@ -351,7 +351,9 @@ def extracted(pictures: list[bytes], folder: Path) -> Path:
 
 def audited(originals: list[bytes], results: list[bytes], tmp_path: Path, anondata: Any) -> Path:
     a, b = extracted(originals, tmp_path / "a"), extracted(results, tmp_path / "b")
-    done = anondata("audit", "--original", a, "--anonymized", b, "--out", tmp_path / "audit", "--no-plots")
+    (tmp_path / "key").write_bytes(b"0123456789abcdef")
+    told = ("--run-key", tmp_path / "key", "--out", tmp_path / "audit", "--no-plots")
+    done = anondata("audit", "--original", a, "--anonymized", b, *told)
     assert done.code == 0, done.err
     return tmp_path / "audit"
 
@@ -382,7 +384,17 @@ def test_what_materialize_wrote_is_published_byte_for_byte(
 
 @pytest.fixture
 def shards(finished: Any, photo: Any, tmp_path: Path, anondata: Any) -> Any:
-    """Two shards with labels and captions, anonymized and audited."""
+    """Two shards with labels and captions, anonymized and audited, and the pictures in them."""
+    return made_shards(finished, photo, tmp_path, anondata)
+
+
+@pytest.fixture
+def renamed(finished: Any, photo: Any, tmp_path: Path, anondata: Any) -> Any:
+    """The same, whose samples' keys do not tell what they were called."""
+    return made_shards(finished, photo, tmp_path, anondata, "--rename-keys")[0]
+
+
+def made_shards(finished: Any, photo: Any, tmp_path: Path, anondata: Any, *more: str) -> Any:
     import tarfile
 
     originals = [photo(i) for i in range(4)]
@@ -396,15 +408,19 @@ def shards(finished: Any, photo: Any, tmp_path: Path, anondata: Any) -> Any:
                     tar.addfile(info, BytesIO(value))
     given = ("--policy", finished.folder.parent / "mine.yaml", "--key-file", finished.folder.parent / "key")
     done = anondata(
-        "shards", tmp_path / "in", "--out", tmp_path / "out", *given, "--keep", "cls,txt", "--workers", "1"
+        "shards", tmp_path / "in", "--out", tmp_path / "out", *given, "--keep", "cls,txt", "--workers", "1", *more
     )
     assert done.code == 0, done.err
     results = []
     for shard in range(2):
         with tarfile.open(tmp_path / "out" / f"s{shard}.tar") as tar:
             results += [tar.extractfile(m).read() for m in tar if m.name.endswith(".jpg")]  # type: ignore[union-attr]
-    audit = audited(originals, results, tmp_path, anondata)
-    return replace(finished, folder=tmp_path / "out", audit=audit / "audit.json"), results
+    told = ("--run-key", finished.folder.parent / "key", "--out", tmp_path / "audit", "--no-plots")
+    done = anondata(
+        "audit", "--original", extracted(originals, tmp_path / "a"), "--anonymized", tmp_path / "out", *told
+    )
+    assert done.code == 0, done.err
+    return replace(finished, folder=tmp_path / "out", audit=tmp_path / "audit" / "audit.json"), results
 
 
 def test_shards_become_rows_without_their_keys(shards: Any, tmp_path: Path) -> None:
@@ -420,13 +436,32 @@ def test_shards_become_rows_without_their_keys(shards: Any, tmp_path: Path) -> N
     assert not any(b"alice" in path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file())
 
 
-def test_shards_themselves_are_put_beside_when_asked_for(shards: Any, tmp_path: Path) -> None:
+def test_shards_that_name_their_samples_are_not_put_beside(shards: Any, tmp_path: Path) -> None:
     output, _ = shards
-    output.publish(tmp_path / "p", webdataset=True)
+    with pytest.raises(PublishError, match="--rename-keys") as error:
+        output.publish(tmp_path / "p", webdataset=True)
+    assert "alice" not in str(error.value)
+    assert not (tmp_path / "p").exists()
+
+
+def test_shards_themselves_are_put_beside_when_asked_for(renamed: Any, tmp_path: Path) -> None:
+    renamed.publish(tmp_path / "p", webdataset=True)
     for name in ("s0.tar", "s1.tar"):
-        assert (tmp_path / "p/webdataset" / name).read_bytes() == (output.folder / name).read_bytes()
+        assert (tmp_path / "p/webdataset" / name).read_bytes() == (renamed.folder / name).read_bytes()
     assert len(load_dataset(str(tmp_path / "p"), cache_dir=str(tmp_path / "cache"))["train"]) == 4
     assert [check for check in verify(tmp_path / "p") if check.ok is False] == []
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.who"])
+def test_a_member_of_a_shard_that_is_in_no_row_is_found(renamed: Any, tmp_path: Path, photo: Any, name: str) -> None:
+    import tarfile
+
+    renamed.publish(tmp_path / "p", webdataset=True)
+    with tarfile.open(tmp_path / "p/webdataset/s0.tar", "a") as tar:
+        info, data = tarfile.TarInfo(name), photo(9)
+        info.size = len(data)
+        tar.addfile(info, BytesIO(data))
+    assert {"files", "columns"} <= {check.name for check in verify(tmp_path / "p") if check.ok is False}
 
 
 def test_webdataset_is_for_shards(finished: Any, tmp_path: Path) -> None:
@@ -471,3 +506,35 @@ def test_the_command_tells_what_it_published(finished: Any, anondata: Any, tmp_p
     assert "published: 5 pictures" in result.err
     assert "its seal holds" in result.err
     assert result.out.strip() == str(tmp_path / "p")
+
+
+def test_a_card_that_was_written_into_the_output_does_not_stand_in_the_way(output, anondata, tmp_path):
+    told = ("--audit", output.audit, "--title", "Faces", "--licence", "cc-by-4.0")
+    shown = anondata("card", output.folder, *told)
+    assert shown.code == 0, shown.err
+    output.publish(tmp_path / "public")
+    assert (tmp_path / "public" / "README.md").exists()
+
+
+def test_an_audit_that_was_edited_is_refused(output, edit, tmp_path):
+    attacks = json.loads(output.audit.read_text())["attacks"]
+    attacks[0]["rank1"]["percent"] = 0.0
+    edit(output.audit, attacks=attacks)
+    with pytest.raises(PublishError, match="the audit was edited"):
+        output.publish(tmp_path / "public")
+
+
+def test_an_audit_that_was_made_without_the_run_key_is_refused(output, tmp_path):
+    body = json.loads(output.audit.read_text())
+    del body["seal"]
+    output.audit.write_text(json.dumps(body))
+    with pytest.raises(PublishError, match="--run-key"):
+        output.publish(tmp_path / "public")
+
+
+def test_chance_that_is_none_is_refused(output, edit, tmp_path):
+    attacks = json.loads(output.audit.read_text())["attacks"]
+    attacks[0]["rank1"]["chance_percent"] = float("inf")
+    edit(output.audit, attacks=attacks)
+    with pytest.raises(PublishError, match="chance is inf %"):
+        output.publish(tmp_path / "public", run_key=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from PIL import Image
 
 from anondata.errors import PublishError
 from anondata.manifest import digest_of, from_json
-from anondata.policy import load_policy
+from anondata.policy import Policy, load_policy
 from anondata.randomness import RunKey
 from anondata.tools._verify_rows import Look, look_at
 from anondata.tools.verify import verify
@@ -69,7 +70,20 @@ def test_an_untouched_publication_is_well(place: Path, anondata: Any) -> None:
     result = anondata("verify", place, "--json")
     assert (result.code, result.json["ok"]) == (0, True)
     assert {check["name"] for check in result.json["checks"]} == {
-        *("manifest", "files", "report", "policy", "pictures", "metadata", "audit", "faces", "card", "croissant"),
+        *(
+            "manifest",
+            "seal",
+            "files",
+            "report",
+            "policy",
+            "pictures",
+            "metadata",
+            "audit",
+            "columns",
+            "faces",
+            "card",
+            "croissant",
+        ),
     }
 
 
@@ -167,6 +181,59 @@ def test_what_is_damaged_is_found_without_a_crash(place: Path, name: str, data: 
     assert "unforeseen" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        (AUDIT, ("counts", "unreadable_original"), "many"),
+        (AUDIT, ("counts", "unreadable_original"), float("inf")),
+        (AUDIT, ("attacks", 0, "rank1", "percent"), "few"),
+        (AUDIT, ("attacks", 0, "rank5"), None),
+        (AUDIT, ("faces",), [1]),
+        (AUDIT, ("networks",), [1]),
+        (MANIFEST, ("report", "counts", "regions_per_sample"), {"x": 1}),
+        (MANIFEST, ("policy", "content", "image", "regions", "face", "verify"), [{"self_match": {"far": [1]}}]),
+    ],
+)
+def test_a_value_of_another_kind_is_wrong_and_no_crash(
+    place: Path, name: str, path: tuple[Any, ...], value: Any
+) -> None:
+    body = json.loads((place / name).read_text())
+    inner = body
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (place / name).write_text(json.dumps(body))
+    assert wrong(place) - {"files"}
+
+
+def test_words_of_others_do_not_steer_the_terminal(place: Path, anondata: Any) -> None:
+    steer = "\x1b]0;title\x07\x1b[2J"
+    edit_text(place / "README.md", "(?m)^anonymization:$", r'anonymization:\n  "\\e]0;title\\a\\e[2J": 1')
+    assert "\x1b" not in anondata("verify", place, "--limit", "0").out
+    body = json.loads((place / MANIFEST).read_text())
+    (place / MANIFEST).write_text(json.dumps({**body, steer: 1}))
+    assert "\x1b" not in anondata("verify", place).out
+    assert all("\x1b" not in check.words for check in verify(place))
+
+
+@pytest.mark.parametrize("name", [AUDIT, REPORT, "README.md", "croissant.json", ROWS])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_never_ends_or_lies_elsewhere_is_not_read(place: Path, name: str, kind: str) -> None:
+    (place / name).unlink()
+    if kind == "link":
+        (place / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(place / name)
+    assert len(wrong(place)) >= 2
+
+
+def test_a_manifest_that_is_a_link_is_not_read(place: Path) -> None:
+    (place / MANIFEST).rename(place.parent / "m")
+    (place / MANIFEST).symlink_to(place.parent / "m")
+    with pytest.raises(PublishError, match="is a link or no plain file"):
+        verify(place)
+
+
 def test_a_policy_that_was_exchanged_is_found(place: Path) -> None:
     (place / "anonymization/policy.yaml").write_text(load_policy("faces").to_yaml())
     cover_up(place)
@@ -189,6 +256,27 @@ def test_a_file_that_was_put_there_is_named(place: Path, anondata: Any) -> None:
     [files] = [check for check in result.json["checks"] if check["name"] == "files"]
     assert (result.code, files["ok"]) == (1, False)
     assert files["words"] == "1 in no manifest (in no manifest: 'data/more.parquet')"
+
+
+def test_a_file_that_no_publication_has_is_found_behind_a_new_manifest(place: Path, photo: Any) -> None:
+    """Nobody looks into it, so it could be an original."""
+    (place / "data" / "alice.jpg").write_bytes(photo(0))
+    manifest = from_json((place / MANIFEST).read_text())
+    files = {**manifest.files, "data/alice.jpg": digest_of(place / "data" / "alice.jpg")}
+    (place / MANIFEST).write_text(replace(manifest, files=files).to_json())
+    assert "files" in wrong(place)
+
+
+@pytest.mark.parametrize("where", ["column", "footer"])
+def test_what_was_not_declared_is_found_in_rows(place: Path, where: str) -> None:
+    table = pq.read_table(place / ROWS)
+    if where == "column":
+        table = table.append_column("who", pa.array(["alice"] * len(table)))
+    else:
+        table = table.replace_schema_metadata({**table.schema.metadata, b"note": b"alice"})
+    pq.write_table(table, place / ROWS)
+    cover_up(place)
+    assert "columns" in wrong(place)
 
 
 def test_a_picture_with_metadata_is_found(place: Path) -> None:
@@ -281,6 +369,17 @@ def test_the_limit_is_of_pictures(place: Path) -> None:
     manifest = from_json((place / MANIFEST).read_text())
     seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(manifest.policy, 2), lambda done: None)
     assert (seen.looked, seen.digests.total()) == (2, 5)
+
+
+def test_a_policy_whose_detector_is_blind_hides_no_face(place: Path, photo: Any) -> None:
+    rewrite(place, lambda rows: [{"image": {"bytes": photo(5), "path": None}}])
+    manifest = from_json((place / MANIFEST).read_text())
+    blind = Policy.model_validate(
+        json.loads(manifest.policy.model_dump_json().replace('"threshold":0.2', '"threshold":0.9999'))
+    )
+    assert blind != manifest.policy
+    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(blind, None), lambda done: None)
+    assert (seen.looked, seen.faces) == (1, 1)
 
 
 def test_what_is_no_parquet_file_is_an_error(tmp_path: Path, place: Path) -> None:
