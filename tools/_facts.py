@@ -151,22 +151,21 @@ def models_of(policy: Policy, audit: Json | None) -> list[Model]:
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, str]]:
     for content in policy.content.values():
-        for step in content.detect:
-            yield from _of_component(step, "detector")
-        for step in content.scan.detect if content.scan and content.scan.passes else ():
-            yield from _of_component(step, "detector of the second look")
+        parts: list[tuple[Sequence[Step], str]] = [(content.detect, "detector")]
+        if content.scan and content.scan.passes:
+            parts.append((content.scan.detect, "detector of the second look"))
         for region in content.regions.values():
-            for step in (*region.ladder, *(region.tiny.ladder if region.tiny else ())):
-                yield from _of_component(step, "technique")
-            for step in (*region.verify, *region.utility):
-                yield from _of_component(step, "gate")
-            yield from _of_component(region.cover, "whom it covers")
+            parts += [(region.ladder, "technique"), (region.tiny.ladder if region.tiny else (), "technique")]
+            parts += [((*region.verify, *region.utility), "gate"), ((region.cover,), "whom it covers")]
+        for steps, role in parts:
+            for step in steps:
+                yield from _of_component(step, role)
 
 
 def _of_component(step: Step, role: str) -> Iterator[tuple[str, str]]:
     """Its own networks by the registry's names, those of its embedders, and for other detectors the name itself."""
     made = step.make()
-    named = getattr(made, "weights", (_detector(step.name, step.params),) if step.role == "detector" else ())
+    named = getattr(made, "networks", (_detector(step.name, step.params),) if step.role == "detector" else ())
     yield from ((str(name), role) for name in named)
     yield from ((_embedder(embedder), role) for embedder in getattr(made, "embedders", ()))
 

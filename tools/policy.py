@@ -1,4 +1,4 @@
-"""``anondata policy``: which policies there are, whether one of your own is sound, and what one does, in plain words."""
+"""``anondata policy``: which policies there are, whether your own is sound, and what one does, in plain words."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from anondata.kernels import cut, mark, outer_rects, paste, unmark
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
+from anondata.transforms.mask import around
 
 SAMPLED_PX = 10_000  # pixels that tell a picture's range
 FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 8 none
@@ -126,8 +127,12 @@ class ImageContent:
             rows = (regions.image == image).nonzero().flatten()
             order += rows.tolist()
             crops.append(cut(media[image].pixels, rects[rows], technique.crop_px).float())
-        placed = _in_crops(regions, rects)[order] if technique.aligns else None
-        changed = _changed(torch.cat(crops), technique, [seeds[i] for i in order], placed)
+        if technique.looks_around:
+            known = _around(regions, rects, frames, technique)[order]
+            changed = technique.change_around(torch.cat(crops), known=known.to(crops[0].device))
+        else:
+            placed = _in_crops(regions, rects)[order] if technique.aligns else None
+            changed = _changed(torch.cat(crops), technique, [seeds[i] for i in order], placed)
         where = {row: place for place, row in enumerate(order)}
         return [
             _patch(changed[where[row]], box, rect, technique)
@@ -190,6 +195,12 @@ def _in_crops(regions: Regions, rects: Tensor) -> Tensor:
     """Landmarks ``(R, 5, 2)`` as shares of the sides of the crops that were cut from ``rects``."""
     near, far = rects[:, None, :2].to(regions.landmarks), rects[:, None, 2:].to(regions.landmarks)
     return (regions.landmarks - near) / (far - near)
+
+
+def _around(regions: Regions, rects: Tensor, frames: Tensor, technique: RegionTransform) -> Tensor:
+    """Which pixels of crops lie beyond what is covered, and in the picture; see :func:`around`."""
+    weights = [technique.weight(b, r) for b, r in zip(regions.boxes.tolist(), rects.tolist(), strict=True)]
+    return around(weights, rects, frames, crop_px=technique.crop_px)
 
 
 def _changed(crops: Tensor, technique: RegionTransform, seeds: list[int], landmarks: Tensor | None) -> Tensor:

@@ -20,6 +20,8 @@ class FrameDetector:
     it has no use, for it finds every picture again.
     """
 
+    networks: ClassVar[tuple[str, ...]] = ()
+
     weights: ClassVar[tuple[str, ...]] = ()
 
     def detect(self, views: Sequence[Tensor]) -> Regions:

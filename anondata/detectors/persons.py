@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ class PersonDetector:
     Finer tiles take textures for people, too: 10 regions in six photos without any. A face detector beside this one
     finds some of those whom it misses.
     """
+
+    networks: ClassVar[tuple[str, ...]] = ("persons-ssdlite",)
 
     threshold: float = 0.2
     smallest_px: float = 240.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class PlateDetector:
     threshold: the least confidence of a reading, in (0, 1). smallest_px: height of the smallest characters that must
     be found, in pixels of the picture; below some ten they are found and cannot be read.
     """
+
+    networks: ClassVar[tuple[str, ...]] = ("ppocr-det", "ppocr-rec")
 
     threshold: float = 0.6
     smallest_px: float = 8.0

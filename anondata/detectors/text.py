@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class TextDetector:
         [0, 1). 0 takes whatever looks like text, which now and then is a cup or a fence; above, the weights of
         ``ppocr-rec`` are needed, too.
     """
+
+    networks: ClassVar[tuple[str, ...]] = ("ppocr-det", "ppocr-rec")
 
     threshold: float = 0.5
     smallest_px: float = 8.0

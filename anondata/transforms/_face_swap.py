@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SHAPE_UNIT = 0.06  # what no affine map can mend of the landmarks, relative to the distance of the eyes
 STRETCH_UNIT = 0.25  # logarithm of how much longer one axis has to be drawn than the other
 TONE_UNIT = 0.10  # distance of mean colours
-MOUTH_UNIT = 0.35  # distance of mouths' coarse patterns, which have length 1
+MOUTH_UNIT = 0.2  # distance of mouths' coarse patterns, which have length 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,8 @@ class FaceSwap(RegionTransform):
 
     Of the original there remain, within the covered area: where its five landmarks lie (pose, the width of the
     mouth), the mean and, within bounds, the spread of its colour, and in whose face it is, how the mouth is held.
-    Behind the new head the background goes on as
-    smoothly as can be from what lies around the covered area. No pixel of the covered area is in the result.
+    Behind the new head goes on, as smoothly as can be, what lies around the covered area; below the chin, what lies
+    right below it. No pixel of the covered area is in the result.
     """
 
     crop_px: ClassVar[int] = 256

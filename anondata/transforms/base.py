@@ -50,6 +50,7 @@ class RegionTransform(nn.Module):
     crop_px: ClassVar[int] = 128
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
+    looks_around: bool = False  # whether it is told where its surroundings are; one that is has change_around
     aligns: ClassVar[bool] = False  # whether it looks at landmarks; one that does overrides change_aligned
 
     def __init__(
@@ -82,6 +83,10 @@ class RegionTransform(nn.Module):
         extent: side of a crop relative to its region; strength is relative to the region, so to ``S / extent``.
         seeds: one a crop, for techniques that draw at random.
         """
+
+    def change_around(self, crops: Tensor, *, known: Tensor) -> Tensor:
+        """The technique by the ``known (R, 1, S, S)`` pixels of crops alone, which lie beyond what is covered."""
+        raise NotImplementedError
 
     def change_aligned(self, crops: Tensor, *, extent: float, seeds: Sequence[int], landmarks: Tensor) -> Tensor:
         """As :meth:`change`, for a technique that aligns what it draws with what is there.

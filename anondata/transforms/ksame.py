@@ -15,16 +15,15 @@ from anondata.transforms.synthetic_face import whole
 
 
 class KSame(FaceSwap):
-    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose and mean colour.
+    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose, colour and mouth.
 
-    The classic (Newton, Sweeney, Malin 2005) gives every one of k people of the set that is anonymized the same
-    average of just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set.
-    That proof does not hold here, for the gallery is another set. What holds is simpler: the original's face is not
-    in the average at all. The result is a function of its five landmarks, of the mean and the spread of its colour
-    (see :class:`anondata.transforms._face_swap.FaceSwap`) and of the gallery; faces that agree in these get the same
-    result, however many or few they are, and k says how many of the *gallery* each result is made of, so that it
-    shows none of them alone. Likeness is that of landmarks after the best affine map and of mean colour, never of an
-    identity network's templates. Averages are smooth: wrinkles and single hairs go.
+    The classic (Newton, Sweeney, Malin 2005) gives each of k people of the set that is anonymized the same average of
+    just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set. It does not
+    hold here, for the gallery is another set. What holds is simpler: the original's face is not in the average at
+    all. The result is a function of the original's landmarks, of the mean and spread of its colour, of how its mouth
+    is held (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and k says
+    how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
+    never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
 
     Args:
         k: how many are averaged, 2 to 64; each of them once, as they are or mirrored.
@@ -44,7 +43,7 @@ class KSame(FaceSwap):
     def __init__(
         self,
         k: int = 8,
-        members: int = 64,
+        members: int = 128,
         faces: str | None = None,
         *,
         coverage: float = 1.5,

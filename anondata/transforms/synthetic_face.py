@@ -15,10 +15,10 @@ from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, member
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks and mean colour best are
-    looked at, and the region's seed chooses one. So the same sample, region and run key give the same face; another
-    key gives another. Whoever wants one person to keep one face hands in one seed for all regions of that person:
-    pose decides, too, so it may be another of the same few.
+    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks, mean colour and mouth
+    best are looked at, and the region's seed chooses one. So the same sample, region and run key give the same face;
+    another key gives another. Whoever wants one person to keep one face hands in one seed for all regions of that
+    person: pose decides, too, so it may be another of the same few.
 
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
@@ -40,8 +40,8 @@ class SyntheticFace(FaceSwap):
 
     def __init__(
         self,
-        members: int = 64,
-        choices: int = 6,
+        members: int = 128,
+        choices: int = 4,
         *,
         coverage: float = 1.5,
         shape: Shape = "ellipse",

@@ -40,6 +40,8 @@ class TextSwap(RegionTransform):
         crops: ``(R, C, H, W)``; of four channels the last is changed like a colour.
     """
 
+    networks: ClassVar[tuple[str, ...]] = ("ppocr-rec",)
+
     name = "text_swap"
     crop_px: ClassVar[int] = 256
     aligns = True

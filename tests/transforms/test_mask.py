@@ -252,3 +252,15 @@ def test_a_crop_whose_sides_repeat_is_known_nowhere() -> None:
     assert not known[:, :16].any()
     assert known[:16, 16:].all()
     assert known[:, 112:].all()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("params", [{}, {"feather": 0.0}, {"shape": "ellipse"}], ids=str)
+def test_the_engine_is_told_the_surroundings_too(place: str, params: dict[str, Any]) -> None:
+    technique, box = Mask(**params), torch.tensor([PLACES[place]])
+    picture = torch.randint(0, 256, (3, 220, 300), generator=torch.Generator().manual_seed(9)).byte()
+    content, frame = ImageContent(), torch.device("cpu")
+    region = Regions(torch.zeros(1, dtype=torch.long), box, torch.full((1, 5, 2), math.nan), torch.ones(1), ("face",))
+    media = content.decode(picture, frame)
+    out = content.compose(media, content.change([media], region, technique, [0])).pixels
+    assert torch.equal(out, technique.change_regions(picture, box))

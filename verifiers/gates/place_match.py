@@ -15,8 +15,8 @@ from anondata.verifiers.gates._crops import crop_of
 from anondata.verifiers.gates._places import Features, features, like_neighbours, matches, under_one_homography
 
 # False-accept rate -> how many matches of two different places agree at most: under one homography, and with their
-# neighbours. From the benchmark `places`.
-LIMITS: Mapping[float, tuple[int, int]] = {0.05: (8, 2), 0.01: (9, 8), 0.002: (10, 12)}
+# neighbours. From the benchmark `places`; its 561 pairs say nothing of lower rates.
+LIMITS: Mapping[float, tuple[int, int]] = {0.05: (9, 5), 0.01: (11, 8)}
 SIDE_PX = 640
 
 
@@ -32,7 +32,7 @@ class PlaceMatch:
     It compares with the original itself, from the same viewpoint: somebody who has their own photo of the place has
     less. Text is another gate's, and so is what people know a place by who look at it: **it is one matcher's word**.
 
-    far: the share of pairs of different places that score above 1: 0.05, 0.01 or 0.002. A higher one is stricter.
+    far: the share of pairs of different places that score above 1: 0.05 or 0.01. A higher one is stricter.
     """
 
     far: float = 0.01

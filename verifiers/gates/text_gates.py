@@ -45,6 +45,8 @@ class TextUnread:
     Not guaranteed: that a stronger recognizer, or a person, fails too; or that length and layout do not tell.
     """
 
+    networks: ClassVar[tuple[str, ...]] = ("ppocr-rec",)
+
     most: float = 0.6
 
     word: ClassVar[str] = "text_unread"
@@ -131,6 +133,8 @@ class StillText:
 
     least: share of the region's box that lines found there must cover.
     """
+
+    networks: ClassVar[tuple[str, ...]] = ("ppocr-det",)
 
     least: float = 0.3
 
