@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from anondata.content.given import join, parse
 from anondata.detectors.pyramid import box_iou, merge
 from anondata.errors import (
     FieldTypeError,
@@ -39,7 +40,7 @@ from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
-from anondata.samples import KEEP, Sample, Schema, leaves, with_leaves
+from anondata.samples import Sample, Schema, beside, leaves, with_leaves
 from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
 
@@ -87,14 +88,16 @@ class Engine:
         """One outcome for each sample, in order.
 
         A field may hold a list or tuple of values of its content type, also nested: each is anonymized, and the
-        sample is released when all of them are safe.
+        sample is released when all of them are safe. A field of regions then holds a list of the same shape.
 
         Raises:
             UndeclaredFieldError: for a field that the schema does not name, before anything is done.
-            PolicyError: for a field of a content type, or a detected kind of region, without rules.
+            PolicyError: for a field of a content type, or a detected kind of region, without rules, or a field of
+                regions that does not say whose.
             WithheldError: when a ladder is exhausted and the policy says ``raise``.
         """
         schema.check_content_types(self.rules)
+        schema.regions()
         for sample in samples:
             schema.check(sample.fields)
         works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
@@ -108,22 +111,37 @@ class Engine:
         return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
 
     def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
+        regions = schema.regions()
         for name, kind in schema.content().items():
-            if name not in sample.fields:
+            own = [n for n, whose in regions.items() if whose == name]
+            if lacking := [n for n in (name, *own) if n not in sample.fields]:
                 missing = Work(index, name, name, sample.key, None)
-                missing.fail("missing_field", f"the declared field {name!r} is not in the sample")
+                missing.fail("missing_field", f"the declared field {lacking[0]!r} is not in the sample")
                 yield missing
                 continue
-            for place, value in leaves(sample.fields[name], name):
-                yield self._decode_one(Work(index, name, place, sample.key, None), kind, value)
+            values = dict(leaves(sample.fields[name], name))
+            given = [dict(beside(sample.fields[name], sample.fields[n], name)) for n in own]
+            if any(by_place.keys() != values.keys() for by_place in given):
+                odd = Work(index, name, name, sample.key, None)
+                odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
+                yield odd
+                continue
+            for place, value in values.items():
+                work = Work(index, name, place, sample.key, None)
+                yield self._decode_one(work, kind, value, [by_place[place] for by_place in given])
 
-    def _decode_one(self, work: Work, kind: str, value: Any) -> Work:
+    def _decode_one(self, work: Work, kind: str, value: Any, given: Sequence[Any]) -> Work:
+        rules = self.rules[kind]
         try:
-            work.media = self.rules[kind].content.decode(value, self.device)
+            work.media = rules.content.decode(value, self.device)
+            if given:
+                height, width = rules.content.view(work.media).shape[-2:]
+                read = [parse(v, frame=(height, width), kinds=rules.kinds, meaning=rules.given) for v in given]
+                work.given = cat_regions(read).to(self.device)
         except UndecodableError as error:
             work.fail(error.reason, str(error))
         except FieldTypeError as error:
-            work.fail("wrong_type", str(error))
+            work.fail("wrong_type" if work.media is None else "wrong_regions", str(error))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
             self._blame(work, error)
         return work
@@ -156,7 +174,10 @@ class Engine:
         work.fail("error", f"{type(error).__name__} at {place}")
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
-        self._add(rules, works, self._find(rules, rules.detectors, [w.media for w in works]), "detect")
+        given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
+        given, found = join(given, self._find(rules, rules.detectors, [w.media for w in works]), iou=SAME_IOU)
+        self._add(rules, works, given, "given")
+        self._add(rules, works, found, "detect")
         self._look_behind(rules, [w for w in works if w.spared])
         open_works = works
         while open_works:
@@ -320,7 +341,7 @@ class Engine:
         changed: dict[str, dict[str, Any]] = defaultdict(dict)
         for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
             changed[field][place] = work.value
-        kept = {n: v for n, v in sample.fields.items() if schema.fields[n] == KEEP}
+        kept = {n: sample.fields[n] for n in (*schema.kept(), *schema.regions()) if n in sample.fields}
         content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
         fields = {n: content[n] if n in content else kept[n] for n in sample.fields if n in content or n in kept}
         return Released(Sample(sample.key, {**fields, **dict.fromkeys(schema.insights(), told)}), record)

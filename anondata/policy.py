@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from anondata.components import Role, build, params_of, suggest
 from anondata.errors import PolicyError
+
+IGNORE = "ignore"
+"""What a category of given regions means that is left to the detectors."""
 
 
 class _Data(BaseModel):
@@ -127,12 +130,35 @@ class ContentPolicy(_Data):
     """What happens to one content type. detect: all of these run, and what any of them finds counts.
 
     regions: by kind. Where regions of two kinds overlap, the kind that is named later lies on top.
+    given: what the categories of regions that come with samples mean, names or numbers: a kind of ``regions``, or
+        ``ignore``. A category that is not named here must be a kind itself, or its sample is withheld.
     """
 
     detect: list[DetectorStep] = Field(min_length=1)
     regions: dict[str, RegionPolicy] = Field(min_length=1)
     scan: ScanPolicy | None = None
     encode: EncodePolicy = EncodePolicy()
+    given: dict[str, str] = {}
+
+    @field_validator("given", mode="before")
+    @classmethod
+    def _as_text(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        if not all(type(category) in (str, int) for category in data):  # YAML reads a bare yes or no as a truth value
+            raise ValueError("categories are texts or whole numbers; put a text in quotes")
+        if len({str(category) for category in data}) < len(data):
+            raise ValueError("a category is named twice, as a text and as a number")
+        return {str(category): kind for category, kind in data.items()}
+
+    @model_validator(mode="after")
+    def _check_given(self) -> ContentPolicy:
+        for kind in self.given.values():
+            if (kind in self.regions) == (kind == IGNORE):
+                raise ValueError(
+                    f"given: {kind!r} is no kind of these regions, or not that alone; {IGNORE!r} is none"
+                )
+        return self
 
 
 class AuditPolicy(_Data):

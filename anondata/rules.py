@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -62,13 +62,17 @@ class KindRules:
 
 @dataclass(frozen=True)
 class ContentRules:
-    """What happens to one content type. ``scan_passes`` 0 means that the output is not scanned."""
+    """What happens to one content type. ``scan_passes`` 0 means that the output is not scanned.
+
+    given: what categories of regions that come with samples mean: a kind of ``kinds``, or ``"ignore"``.
+    """
 
     content: ContentType[Any]
     detectors: tuple[Detector, ...]
     kinds: Mapping[str, KindRules]
     scanners: tuple[Detector, ...] = ()
     scan_passes: int = 0
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 def distinct_embedders(kinds: Iterable[KindRules]) -> dict[str, Embedder]:
@@ -133,6 +137,7 @@ def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> Conte
         },
         scanners=tuple(step.make() for step in scan.detect) if scan else (),
         scan_passes=scan.passes if scan else 0,
+        given=policy.given,
     )
 
 

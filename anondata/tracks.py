@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anondata.protocols import Verdicts, Verifier
 from anondata.records import RegionRecord, Verdict
-from anondata.regions import Regions
+from anondata.regions import Regions, empty_regions
 from anondata.rules import KindRules
 from anondata.transforms.base import RegionTransform, describe
 
@@ -84,7 +84,7 @@ class Work:
     """One value of one sample.
 
     field: the field that it is in. name: its place there; the field's name unless the field holds a list.
-    spared: regions that the policy does not cover, left as they are.
+    spared: regions that the policy does not cover, left as they are. given: regions that came with the sample.
     """
 
     sample: int
@@ -99,12 +99,13 @@ class Work:
     shown: Any = None
     failure: tuple[str, str] | None = None
     raises: bool = False
+    given: Regions = dataclasses.field(default_factory=empty_regions)
 
     def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
 
     def fresh(self) -> Work:
-        return Work(self.sample, self.field, self.name, self.key, self.media)
+        return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given)
 
     def in_order(self) -> list[Track]:
         """As they are laid on: by layer; in one, what covers more, or was pushed further, comes last and wins."""

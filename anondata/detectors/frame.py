@@ -22,8 +22,6 @@ class FrameDetector:
 
     networks: ClassVar[tuple[str, ...]] = ()
 
-    weights: ClassVar[tuple[str, ...]] = ()
-
     def detect(self, views: Sequence[Tensor]) -> Regions:
         device = views[0].device if views else torch.device("cpu")
         count = len(views)

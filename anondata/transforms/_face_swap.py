@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -119,9 +119,9 @@ class FaceSwap(RegionTransform):
     right below it. No pixel of the covered area is in the result.
     """
 
-    crop_px: ClassVar[int] = 256
-    aligns: ClassVar[bool] = True
-    weights: ClassVar[tuple[str, ...]] = ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
+    crop_px = 256
+    aligns = True
+    networks = ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
 
     @abstractmethod
     def members(self) -> Members:

@@ -47,11 +47,12 @@ class RegionTransform(nn.Module):
     """
 
     name: ClassVar[str]
-    crop_px: ClassVar[int] = 128
+    crop_px: int = 128
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
     looks_around: bool = False  # whether it is told where its surroundings are; one that is has change_around
-    aligns: ClassVar[bool] = False  # whether it looks at landmarks; one that does overrides change_aligned
+    networks: tuple[str, ...] = ()  # the registered weights that it computes with
+    aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
 
     def __init__(
         self,

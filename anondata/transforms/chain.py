@@ -45,15 +45,11 @@ class Chain(RegionTransform):
         # Not as submodules: what nn.Module tells of itself is what config() tells.
         self._steps = tuple((name, build("technique", name, {**shared, **params})) for name, params in named)
         made = [technique for _, technique in self._steps]
-        self.crop_px = max(technique.crop_px for technique in made)  # type: ignore[misc]  # of what it is made of
+        self.crop_px = max(technique.crop_px for technique in made)
         self.draws = any(technique.draws for technique in made)
         self.erases = any(technique.erases for technique in made)
-        self.aligns = any(technique.aligns for technique in made)  # type: ignore[misc]  # likewise
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """The registered names of the steps' networks."""
-        return tuple(dict.fromkeys(name for _, made in self._steps for name in getattr(made, "weights", ())))
+        self.aligns = any(technique.aligns for technique in made)
+        self.networks = tuple(dict.fromkeys(name for technique in made for name in technique.networks))
 
     def strength(self) -> dict[str, Any]:
         return {"steps": [{name: technique.strength()} for name, technique in self._steps]}

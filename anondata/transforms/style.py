@@ -41,6 +41,8 @@ class StyleTransfer(RegionTransform):
     weights are fetched once: ``anondata weights pull style-26``.
     """
 
+    networks = ("style-26",)
+
     name = "style_transfer"
     weights = ("style-26",)
 
@@ -56,7 +58,7 @@ class StyleTransfer(RegionTransform):
         super().__init__(coverage=coverage, feather=feather, **common)
         self.style = None if style is None else whole("style", style, 0, STYLES - 1)
         self.amount = in_range("amount", amount, 0.05, 1.0)
-        self.crop_px = whole("crop_px", crop_px, 64, 2048)  # type: ignore[misc]  # of a frame, or of a part
+        self.crop_px = whole("crop_px", crop_px, 64, 2048)  # of a frame, or of a part
         self.draws = style is None
 
     def strength(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +40,11 @@ class TextSwap(RegionTransform):
         crops: ``(R, C, H, W)``; of four channels the last is changed like a colour.
     """
 
-    networks: ClassVar[tuple[str, ...]] = ("ppocr-rec",)
+    networks = ("ppocr-rec",)
 
     name = "text_swap"
-    crop_px: ClassVar[int] = 256
+    crop_px = 256
     aligns = True
-    weights: ClassVar[tuple[str, ...]] = ("ppocr-rec",)
 
     def __init__(self, grain: float = 1.0, coverage: float = 1.1, **common: Any) -> None:
         super().__init__(coverage=coverage, **common)

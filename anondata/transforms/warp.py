@@ -49,7 +49,7 @@ class Warp(RegionTransform):
         super().__init__(**common)
         self._strength = in_range("strength", strength, 0.001, 0.5)
         self.cycles = in_range("cycles", cycles, 0.25, 8.0)
-        self.crop_px = whole("crop_px", crop_px, 16, 2048)  # type: ignore[misc]  # of a whole frame, of a face
+        self.crop_px = whole("crop_px", crop_px, 16, 2048)  # of a whole frame, of a face
 
     def strength(self) -> dict[str, Any]:
         return {"strength": self._strength, "cycles": self.cycles, "crop_px": self.crop_px}

@@ -28,8 +28,9 @@ def test_xfeat_describes_every_cell_of_a_picture() -> None:
 
 
 def test_the_light_of_a_picture_does_not_matter_to_xfeat() -> None:
-    run, picture = load_network("xfeat"), torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(run(picture)[0], run(picture * 0.5 + 0.2)[0], atol=2e-3, rtol=1e-2)
+    run, picture = load_network("xfeat"), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    likeness = torch.cosine_similarity(run(picture)[0], run(picture * 0.5 + 0.2)[0], dim=1)
+    assert float(likeness.min()) > 0.999
 
 
 def test_mobilenet_is_torchvisions_own() -> None:

@@ -59,6 +59,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# Each call of these costs a pass of a network, or as much: of every test they get the first, middle and last variant.
+DEAR = frozenset({"ksame", "plate_swap", "silhouette", "style_transfer", "synthetic_face", "text_swap"})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    variants: dict[tuple[Any, ...], list[pytest.Item]] = {}
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("case") in DEAR:
+            key = (item.nodeid.partition("[")[0], params["case"], params.get("device"))
+            variants.setdefault(key, []).append(item)
+    dropped = {
+        item
+        for group in variants.values()
+        for place, item in enumerate(group)
+        if place not in (0, len(group) // 2, len(group) - 1)
+    }
+    config.hook.pytest_deselected(items=list(dropped))
+    items[:] = [item for item in items if item not in dropped]
+
+
+@pytest.fixture(scope="session")
+def dear() -> frozenset[str]:
+    return DEAR
+
+
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> str:
     """The name of a technique with some parameters, for ``make``."""

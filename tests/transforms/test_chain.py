@@ -64,7 +64,7 @@ def test_the_region_is_changed_at_the_most_pixels_that_a_step_asks_for() -> None
 def test_it_draws_if_a_step_draws_and_names_the_networks_of_its_steps() -> None:
     assert not Chain(["fill", "pixelate"]).draws
     assert Chain(["fill", "noise"]).draws
-    assert Chain(["style_transfer", {"style_transfer": {"style": 3}}]).weights == ("style-26",)
+    assert Chain(["style_transfer", {"style_transfer": {"style": 3}}]).networks == ("style-26",)
 
 
 class Marks(RegionTransform):

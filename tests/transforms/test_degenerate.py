@@ -51,16 +51,17 @@ def test_a_box_out_of_the_frame_changes_nothing(technique: RegionTransform, pict
     assert torch.equal(technique.change_regions(picture, torch.tensor([OUTSIDE[what]])), picture)
 
 
-def test_thousands_of_regions_are_each_what_they_are_alone(technique: RegionTransform) -> None:
+def test_thousands_of_regions_are_each_what_they_are_alone(technique: RegionTransform, dear: frozenset[str]) -> None:
     """On a grid, apart from each other: a batch of two thousand small crops, and some of them for themselves."""
-    technique.crop_px = 16  # type: ignore[misc]  # the memory of two thousand large ones is another matter
+    technique.crop_px = 16  # the memory of two thousand large ones is another matter
     picture = torch.randint(0, 256, (3, 500, 400), generator=torch.Generator().manual_seed(4)).byte()
     y, x = torch.meshgrid(torch.arange(50.0) * 10, torch.arange(40.0) * 10, indexing="ij")
     corner = torch.stack([x.flatten(), y.flatten()], dim=1) + 4
+    corner = corner[:: 100 if technique.name in dear else 1]
     boxes = torch.cat([corner, corner + 2], dim=1)
     out = technique.change_regions(picture, boxes)
-    assert (out != picture).any(0).float().mean() > 0.03
-    for row in (0, 777, 1999):
+    assert (out != picture).any(0).float().mean() > 0.03 * len(corner) / 2000
+    for row in (0, len(corner) * 3 // 8, len(corner) - 1):
         alone = technique.change_regions(picture, boxes[row : row + 1])
         left, top = (int(v) for v in corner[row] - 1)
         assert torch.equal(out[:, top : top + 4, left : left + 4], alone[:, top : top + 4, left : left + 4])

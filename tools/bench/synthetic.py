@@ -96,8 +96,8 @@ def mouths(people: list[Portrait], views: list[Tensor]) -> Tensor:
         rows.append(torch.nn.functional.avg_pool2d(chip.mean(dim=1, keepdim=True)[MOUTH], GRAIN).flatten())
     pixels = torch.stack(rows)
     pixels = pixels - pixels.mean(dim=1, keepdim=True)
-    unit: Tensor = torch.nn.functional.normalize(pixels, dim=1)
-    return unit * pixels.shape[1] ** 0.5
+    scaled: Tensor = torch.nn.functional.normalize(pixels, dim=1) * pixels.shape[1] ** 0.5
+    return scaled
 
 
 def expression_kept(people: list[Portrait], clear: Tensor, views: list[Tensor]) -> dict[str, Any]:

@@ -31,9 +31,10 @@ class KeepsCategory:
         ``places`` has what crops of the same photo, and other photos, reach.
     """
 
+    networks: ClassVar[tuple[str, ...]] = ("mobilenet-v2",)
+
     best: int = 10
     embedders: ClassVar[Sequence[Embedder]] = ()
-    weights: ClassVar[tuple[str, ...]] = ("mobilenet-v2",)
 
     def __post_init__(self) -> None:
         best: Any = self.best

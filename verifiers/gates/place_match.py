@@ -35,9 +35,10 @@ class PlaceMatch:
     far: the share of pairs of different places that score above 1: 0.05 or 0.01. A higher one is stricter.
     """
 
+    networks: ClassVar[tuple[str, ...]] = ("xfeat",)
+
     far: float = 0.01
     embedders: ClassVar[Sequence[Embedder]] = ()
-    weights: ClassVar[tuple[str, ...]] = ("xfeat",)
 
     def __post_init__(self) -> None:
         far: Any = self.far
