@@ -162,6 +162,8 @@ class Engine:
         while open_works:
             self._render(rules, open_works)
             judge(rules.content, open_works, self.device)
+            for work in open_works:
+                self._check_tiny(rules, work)
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
@@ -247,7 +249,9 @@ class Engine:
             laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=self.device)
             hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
             if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
-                known = cat_regions([t.region for t in work.tracks if kind in t.region.kinds], self.device)
+                known = cat_regions(
+                    [t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], self.device
+                )
                 hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
             found = found.select(~(alike & hidden))
         for track in work.spared:
@@ -274,6 +278,21 @@ class Engine:
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
+
+    @staticmethod
+    def _check_tiny(rules: ContentRules, work: Work) -> None:
+        """No gate looks at tiny regions, so another kind's patch that may show one again must not lie on it."""
+        for kind in sorted({t.region.kinds[0] for t in work.tracks if t.tiny}):
+            laid = work.hiding(kind)
+            if all(hides for _, hides in laid):
+                continue
+            tiny = cat_regions([t.region for t in work.tracks if t.tiny and kind in t.region.kinds])
+            if bool((rules.content.covered(laid, work.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
+                work.fail(
+                    "tiny_uncovered",
+                    f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
+                )
+                return
 
     @staticmethod
     def _escalate(work: Work) -> None:

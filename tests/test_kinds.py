@@ -130,6 +130,16 @@ def test_a_tiny_face_is_not_shown_again_by_what_was_made_of_the_whole_picture():
     assert shown(out.image) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("scanner", [None, Finds((("face", FACE),))])
+def test_a_tiny_face_that_another_kind_s_patch_shows_again_is_withheld(scanner):
+    tiny = KindRules((Fill(RED, **PLAIN),), (Differs(),), 30.0, (Fill(RED, **PLAIN),), layer=0)
+    sign = KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=1)
+    found = Finds((("face", FACE), ("text", (10.0, 10.0, 50.0, 50.0))))
+    [out] = run(engine({"face": tiny, "text": sign}, found, scanner=scanner), picture())
+    assert isinstance(out, Withheld)
+    assert out.reason == "tiny_uncovered"
+
+
 def test_a_face_that_another_kind_s_technique_leaves_is_found_by_the_scan():
     frame = KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=0)
     made = engine(
