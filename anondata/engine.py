@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anondata.detectors.pyramid import box_iou, merge
 from anondata.errors import (
@@ -37,7 +38,7 @@ from anondata.judging import embed, judge
 from anondata.protocols import Detector
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
-from anondata.regions import Regions, cat_regions
+from anondata.regions import Regions, cat_regions, empty_regions
 from anondata.rules import ContentRules, Everyone
 from anondata.samples import KEEP, Sample, Schema, leaves, with_leaves
 from anondata.tracks import Track, Work
@@ -60,6 +61,12 @@ BESIDE_IOU = 0.1
 
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
+
+
+def _beside(found: Regions, region: Regions, *, iou: float) -> Tensor:
+    """``(N,)`` bool: which of those found are not this one region, being elsewhere or of another kind."""
+    other = torch.tensor([k not in region.kinds for k in found.kinds], dtype=torch.bool, device=found.boxes.device)
+    return other | (box_iou(found.boxes, region.boxes)[:, 0] < iou)
 
 
 class Engine:
@@ -227,7 +234,7 @@ class Engine:
         for i, work in enumerate(works):
             behind = self._unexplained(rules, work, found.of_image(i))
             for track in work.tracks:
-                behind = behind.select(box_iou(behind.boxes, track.region.boxes)[:, 0] < SAME_IOU)
+                behind = behind.select(_beside(behind, track.region, iou=SAME_IOU))
             for track in work.spared:
                 if bool((box_iou(behind.boxes, track.region.boxes) > BESIDE_IOU).any()):
                     track.order = len(work.tracks)
@@ -243,6 +250,20 @@ class Engine:
             media, rules.content.change([media], regions, rules.content.mask, [0] * len(regions))
         )
 
+    def _on_spared(self, rules: ContentRules, works: list[Work]) -> Regions:
+        """What the scan finds of kinds none of which was spared: a spared person's mask would hide their face."""
+        own = [i for i, work in enumerate(works) if work.spared]
+        if not own or len(rules.kinds) == 1:
+            return empty_regions(self.device)
+        found = self._find(rules, rules.scanners, [works[i].shown for i in own])
+        kept = [
+            row
+            for row, (image, kind) in enumerate(zip(found.image.tolist(), found.kinds, strict=True))
+            if all(kind not in track.region.kinds for track in works[own[image]].spared)
+        ]
+        found = found.select(kept)
+        return replace(found, image=torch.tensor(own, device=self.device)[found.image])
+
     def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
         """Those whose core nothing hides, and which are not the mask of one that was spared."""
         for kind in sorted(set(found.kinds)):
@@ -255,7 +276,7 @@ class Engine:
                 hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
             found = found.select(~(alike & hidden))
         for track in work.spared:
-            found = found.select(box_iou(found.boxes, track.region.boxes)[:, 0] < MASK_IOU)
+            found = found.select(_beside(found, track.region, iou=MASK_IOU))
         return found
 
     def _render(self, rules: ContentRules, works: list[Work]) -> None:
@@ -313,6 +334,7 @@ class Engine:
         if not works or not rules.scan_passes:
             return []
         found = self._find(rules, rules.scanners, [self._without_spared(rules, w, w.shown) for w in works])
+        found = merge(cat_regions([found, self._on_spared(rules, works)], self.device), iou=SAME_IOU)
         missed = [self._unexplained(rules, work, found.of_image(i)).renumbered(i) for i, work in enumerate(works)]
         before = {work: len(work.spared) for work in works}
         again = self._add(rules, works, cat_regions(missed, self.device), "scan")

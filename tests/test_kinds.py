@@ -191,6 +191,40 @@ def test_gates_see_the_pictures_that_regions_lie_in():
     assert gate.seen == [(0, 2), (1, 2)]
 
 
+@dataclass(frozen=True)
+class Leaves:
+    """A cover that leaves every region as it is."""
+
+    embedders: tuple[()] = ()
+
+    def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        return torch.ones_like(regions.scores, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Sees:
+    """Finds a box of a kind where the picture is as it was in it."""
+
+    original: Tensor
+    kind: str = "face"
+    box: Box = FACE
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        x0, y0, x1, y1 = map(int, self.box)
+        part = self.original[:, y0:y1, x0:x1]
+        found = Finds(((self.kind, self.box),)).detect(views)
+        return found.select([i for i, view in enumerate(views) if torch.equal(view[:, y0:y1, x0:x1], part)])
+
+
+@pytest.mark.parametrize("person", [FRAME, FACE])
+def test_a_person_who_is_spared_hides_no_face_from_the_scan(person):
+    kinds = {"person": KindRules((Fill(GREEN, **PLAIN),), (Differs(),), cover=Leaves()), "face": filled(RED, 1)}
+    content = ContentRules(ImageContent(), (Finds((("person", person),)),), kinds, (Sees(picture()),), 2)
+    [out] = run(Engine({"image": content}, run_key=RunKey(b"0123456789abcdef")), picture())
+    assert shown(out.image) == (255, 0, 0)
+    assert [(r.kind, r.spared) for r in out.record.regions] == [("face", False), ("person", True)]
+
+
 # --- utility -----------------------------------------------------------------------------------------------------
 
 
