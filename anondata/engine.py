@@ -290,11 +290,30 @@ class Engine:
         for which, tracks in pending.items():
             regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
             seeds = [self._seed(works[i], t) for i, t in tracks]
-            patches = rules.content.change([w.media for w in works], regions, techniques[which], seeds)
+            media = self._unmoved(rules, works, techniques[which], tracks)
+            patches = rules.content.change(media, regions, techniques[which], seeds)
             for (_, track), patch in zip(tracks, patches, strict=True):
                 track.patch = patch
         for work in works:
             work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
+
+    def _unmoved(
+        self, rules: ContentRules, works: list[Work], technique: RegionTransform, tracks: Sequence[tuple[int, Track]]
+    ) -> list[Any]:
+        """The originals that patches are made of, without what a technique would carry out from under its own patch.
+
+        A face in a picture that is bent is seen beside where it was, too, and there no gate looks.
+        """
+        media = [work.media for work in works]
+        if not technique.moves:
+            return media
+        for i in {i for i, _ in tracks}:
+            kinds = {kind for row, t in tracks if row == i for kind in t.region.kinds}
+            others = [t.region for t in works[i].tracks if not kinds & set(t.region.kinds)]
+            regions = cat_regions(others, self.device)
+            blanks = rules.content.change([media[i]], regions, rules.content.blank, [0] * len(regions))
+            media[i] = rules.content.compose(media[i], blanks)
+        return media
 
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anondata import Engine, RunKey, Sample, Schema, Withheld
+from anondata.components import build
 from anondata.content.images import ImageContent
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy
@@ -138,6 +139,31 @@ def test_a_tiny_face_that_another_kind_s_patch_shows_again_is_withheld(scanner):
     [out] = run(engine({"face": tiny, "text": sign}, found, scanner=scanner), picture())
     assert isinstance(out, Withheld)
     assert out.reason == "tiny_uncovered"
+
+
+class Mirror(Copy):
+    """Moves everything to the other side."""
+
+    name = "mirror"
+    moves = True
+
+    def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
+        return crops.flip(-1)
+
+
+def test_a_face_is_not_seen_where_a_technique_for_the_whole_picture_moves_it():
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    image[:, 20:40, 2:22] = 255
+    kinds = {"frame": KindRules((Mirror(**PLAIN),), (Differs(1.0),)), "face": filled(RED, 1)}
+    found = Finds((("face", (2.0, 20.0, 22.0, 40.0)), ("frame", FRAME)))
+    [out] = run(engine(kinds, found), image)
+    assert not bool((out.image[1] > 200).any())
+
+
+@pytest.mark.parametrize("name", ["warp", "shuffle"])
+def test_techniques_say_that_they_move_what_was_there(name):
+    assert build("technique", name, {}).moves
+    assert build("technique", "chain", {"steps": ["noise", name]}).moves
 
 
 def test_a_face_that_another_kind_s_technique_leaves_is_found_by_the_scan():

@@ -51,6 +51,7 @@ class RegionTransform(nn.Module):
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
     looks_around: bool = False  # whether it is told where its surroundings are; one that is has change_around
+    moves: bool = False  # whether what was in one place may be seen in another, beyond the patches that lie on it
     aligns: ClassVar[bool] = False  # whether it looks at landmarks; one that does overrides change_aligned
 
     def __init__(

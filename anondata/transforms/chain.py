@@ -48,6 +48,7 @@ class Chain(RegionTransform):
         self.crop_px = max(technique.crop_px for technique in made)  # type: ignore[misc]  # of what it is made of
         self.draws = any(technique.draws for technique in made)
         self.erases = any(technique.erases for technique in made)
+        self.moves = any(technique.moves for technique in made)
         self.aligns = any(technique.aligns for technique in made)  # type: ignore[misc]  # likewise
 
     @property
