@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anondata.content.given import join, parse
 from anondata.detectors.pyramid import box_iou, merge
@@ -38,7 +39,7 @@ from anondata.judging import embed, judge
 from anondata.protocols import Detector
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
-from anondata.regions import Regions, cat_regions
+from anondata.regions import Regions, cat_regions, empty_regions
 from anondata.rules import ContentRules, Everyone
 from anondata.samples import Sample, Schema, beside, leaves, with_leaves
 from anondata.tracks import Track, Work
@@ -61,6 +62,12 @@ BESIDE_IOU = 0.1
 
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
+
+
+def _beside(found: Regions, region: Regions, *, iou: float) -> Tensor:
+    """``(N,)`` bool: which of those found are not this one region, being elsewhere or of another kind."""
+    other = torch.tensor([k not in region.kinds for k in found.kinds], dtype=torch.bool, device=found.boxes.device)
+    return other | (box_iou(found.boxes, region.boxes)[:, 0] < iou)
 
 
 class Engine:
@@ -183,6 +190,8 @@ class Engine:
         while open_works:
             self._render(rules, open_works)
             judge(rules.content, open_works, self.device)
+            for work in open_works:
+                self._check_tiny(rules, work)
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
@@ -246,7 +255,7 @@ class Engine:
         for i, work in enumerate(works):
             behind = self._unexplained(rules, work, found.of_image(i))
             for track in work.tracks:
-                behind = behind.select(box_iou(behind.boxes, track.region.boxes)[:, 0] < SAME_IOU)
+                behind = behind.select(_beside(behind, track.region, iou=SAME_IOU))
             for track in work.spared:
                 if bool((box_iou(behind.boxes, track.region.boxes) > BESIDE_IOU).any()):
                     track.order = len(work.tracks)
@@ -262,17 +271,33 @@ class Engine:
             media, rules.content.change([media], regions, rules.content.mask, [0] * len(regions))
         )
 
+    def _on_spared(self, rules: ContentRules, works: list[Work]) -> Regions:
+        """What the scan finds of kinds none of which was spared: a spared person's mask would hide their face."""
+        own = [i for i, work in enumerate(works) if work.spared]
+        if not own or len(rules.kinds) == 1:
+            return empty_regions(self.device)
+        found = self._find(rules, rules.scanners, [works[i].shown for i in own])
+        kept = [
+            row
+            for row, (image, kind) in enumerate(zip(found.image.tolist(), found.kinds, strict=True))
+            if all(kind not in track.region.kinds for track in works[own[image]].spared)
+        ]
+        found = found.select(kept)
+        return replace(found, image=torch.tensor(own, device=self.device)[found.image])
+
     def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
         """Those whose core nothing hides, and which are not the mask of one that was spared."""
         for kind in sorted(set(found.kinds)):
             laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=self.device)
             hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
             if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
-                known = cat_regions([t.region for t in work.tracks if kind in t.region.kinds], self.device)
+                known = cat_regions(
+                    [t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], self.device
+                )
                 hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
             found = found.select(~(alike & hidden))
         for track in work.spared:
-            found = found.select(box_iou(found.boxes, track.region.boxes)[:, 0] < MASK_IOU)
+            found = found.select(_beside(found, track.region, iou=MASK_IOU))
         return found
 
     def _render(self, rules: ContentRules, works: list[Work]) -> None:
@@ -286,15 +311,49 @@ class Engine:
         for which, tracks in pending.items():
             regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
             seeds = [self._seed(works[i], t) for i, t in tracks]
-            patches = rules.content.change([w.media for w in works], regions, techniques[which], seeds)
+            media = self._unmoved(rules, works, techniques[which], tracks)
+            patches = rules.content.change(media, regions, techniques[which], seeds)
             for (_, track), patch in zip(tracks, patches, strict=True):
                 track.patch = patch
         for work in works:
             work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
 
+    def _unmoved(
+        self, rules: ContentRules, works: list[Work], technique: RegionTransform, tracks: Sequence[tuple[int, Track]]
+    ) -> list[Any]:
+        """The originals that patches are made of, without what a technique would carry out from under its own patch.
+
+        A face in a picture that is bent is seen beside where it was, too, and there no gate looks.
+        """
+        media = [work.media for work in works]
+        if not technique.moves:
+            return media
+        for i in {i for i, _ in tracks}:
+            kinds = {kind for row, t in tracks if row == i for kind in t.region.kinds}
+            others = [t.region for t in works[i].tracks if not kinds & set(t.region.kinds)]
+            regions = cat_regions(others, self.device)
+            blanks = rules.content.change([media[i]], regions, rules.content.blank, [0] * len(regions))
+            media[i] = rules.content.compose(media[i], blanks)
+        return media
+
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
+
+    @staticmethod
+    def _check_tiny(rules: ContentRules, work: Work) -> None:
+        """No gate looks at tiny regions, so another kind's patch that may show one again must not lie on it."""
+        for kind in sorted({t.region.kinds[0] for t in work.tracks if t.tiny}):
+            laid = work.hiding(kind)
+            if all(hides for _, hides in laid):
+                continue
+            tiny = cat_regions([t.region for t in work.tracks if t.tiny and kind in t.region.kinds])
+            if bool((rules.content.covered(laid, work.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
+                work.fail(
+                    "tiny_uncovered",
+                    f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
+                )
+                return
 
     @staticmethod
     def _escalate(work: Work) -> None:
@@ -315,10 +374,13 @@ class Engine:
         if not works or not rules.scan_passes:
             return []
         found = self._find(rules, rules.scanners, [self._without_spared(rules, w, w.shown) for w in works])
+        found = merge(cat_regions([found, self._on_spared(rules, works)], self.device), iou=SAME_IOU)
         missed = [self._unexplained(rules, work, found.of_image(i)).renumbered(i) for i, work in enumerate(works)]
         before = {work: len(work.spared) for work in works}
         again = self._add(rules, works, cat_regions(missed, self.device), "scan")
         again |= self._look_behind(rules, [work for work in works if len(work.spared) > before[work]])
+        for track in (t for work in again for t in work.tracks if t.technique.moves):
+            track.patch = None  # made of an original that showed what is only known now
         for work in works:
             work.scans += 1
             if work in again and work.scans >= rules.scan_passes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anondata import Engine, RunKey, Sample, Schema, Withheld
+from anondata.components import build
 from anondata.content.images import ImageContent
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy
@@ -130,6 +131,41 @@ def test_a_tiny_face_is_not_shown_again_by_what_was_made_of_the_whole_picture():
     assert shown(out.image) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("scanner", [None, Finds((("face", FACE),))])
+def test_a_tiny_face_that_another_kind_s_patch_shows_again_is_withheld(scanner):
+    tiny = KindRules((Fill(RED, **PLAIN),), (Differs(),), 30.0, (Fill(RED, **PLAIN),), layer=0)
+    sign = KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=1)
+    found = Finds((("face", FACE), ("text", (10.0, 10.0, 50.0, 50.0))))
+    [out] = run(engine({"face": tiny, "text": sign}, found, scanner=scanner), picture())
+    assert isinstance(out, Withheld)
+    assert out.reason == "tiny_uncovered"
+
+
+class Mirror(Copy):
+    """Moves everything to the other side."""
+
+    name = "mirror"
+    moves = True
+
+    def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
+        return crops.flip(-1)
+
+
+def test_a_face_is_not_seen_where_a_technique_for_the_whole_picture_moves_it():
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    image[:, 20:40, 2:22] = 255
+    kinds = {"frame": KindRules((Mirror(**PLAIN),), (Differs(1.0),)), "face": filled(RED, 1)}
+    found = Finds((("face", (2.0, 20.0, 22.0, 40.0)), ("frame", FRAME)))
+    [out] = run(engine(kinds, found), image)
+    assert not bool((out.image[1] > 200).any())
+
+
+@pytest.mark.parametrize("name", ["warp", "shuffle"])
+def test_techniques_say_that_they_move_what_was_there(name):
+    assert build("technique", name, {}).moves
+    assert build("technique", "chain", {"steps": ["noise", name]}).moves
+
+
 def test_a_face_that_another_kind_s_technique_leaves_is_found_by_the_scan():
     frame = KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=0)
     made = engine(
@@ -179,6 +215,78 @@ def test_gates_see_the_pictures_that_regions_lie_in():
     made = engine({"face": KindRules((Fill(RED, **PLAIN),), (gate,))}, Finds((("face", FACE),)))
     assert len(run(made, picture(), picture().flip(1))) == 2
     assert gate.seen == [(0, 2), (1, 2)]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A cover that leaves every region as it is."""
+
+    embedders: tuple[()] = ()
+
+    def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        return torch.ones_like(regions.scores, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Sees:
+    """Finds a box of a kind where the picture is as it was in it."""
+
+    original: Tensor
+    kind: str = "face"
+    box: Box = FACE
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        x0, y0, x1, y1 = map(int, self.box)
+        part = self.original[:, y0:y1, x0:x1]
+        found = Finds(((self.kind, self.box),)).detect(views)
+        return found.select([i for i, view in enumerate(views) if torch.equal(view[:, y0:y1, x0:x1], part)])
+
+
+@pytest.mark.parametrize("person", [FRAME, FACE])
+def test_a_person_who_is_spared_hides_no_face_from_the_scan(person):
+    kinds = {"person": KindRules((Fill(GREEN, **PLAIN),), (Differs(),), cover=Leaves()), "face": filled(RED, 1)}
+    content = ContentRules(ImageContent(), (Finds((("person", person),)),), kinds, (Sees(picture()),), 2)
+    [out] = run(Engine({"image": content}, run_key=RunKey(b"0123456789abcdef")), picture())
+    assert shown(out.image) == (255, 0, 0)
+    assert [(r.kind, r.spared) for r in out.record.regions] == [("face", False), ("person", True)]
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A detector that finds the face in the second picture that it is shown, and the frame in any."""
+
+    shown: list[int] = field(default_factory=list)
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        self.shown.append(len(views))
+        found = (("frame", FRAME),) if len(self.shown) == 1 else (("frame", FRAME), ("face", FACE))
+        return Finds(found).detect(views)
+
+
+class Seen(Copy):
+    """Remembers the crops that it was given."""
+
+    moves = True
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self.given: list[Tensor] = []
+
+    def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
+        self.given.append(crops)
+        return crops
+
+
+def test_what_moves_is_made_again_without_a_face_that_only_the_scan_finds():
+    technique, detector = Seen(**PLAIN), Missed()
+    kinds = {"frame": KindRules((technique,), (Differs(1.0),), layer=0), "face": filled(RED, 1)}
+    made = engine(kinds, detector, scanner=detector)  # type: ignore[arg-type]
+    [out] = run(made, picture())
+    assert not isinstance(out, Withheld)
+    middle = [float(crops[0, :, 55:65, 55:65].std()) for crops in technique.given]
+    assert len(middle) == 2
+    assert middle[0] > 0.05
+    assert middle[1] < 0.01
 
 
 # --- utility -----------------------------------------------------------------------------------------------------

@@ -124,6 +124,8 @@ def _read(strips: Sequence[Tensor]) -> list[Reading]:
         chances = network(RECOGNIZER)(_normalised(batch))
         if isinstance(chances, tuple):
             raise ValueError("the text recognizer has more than one output")
+        if not bool(chances.isfinite().all()):  # NaN would read as nothing written
+            raise ValueError("the text recognizer's chances are not finite")
         out.update(zip(rows, map(_decoded, chances), strict=True))
     return [out[row] for row in range(len(strips))]
 

@@ -50,6 +50,7 @@ class Chain(RegionTransform):
         self.erases = any(technique.erases for technique in made)
         self.aligns = any(technique.aligns for technique in made)
         self.networks = tuple(dict.fromkeys(name for technique in made for name in technique.networks))
+        self.moves = any(technique.moves for technique in made)
 
     def strength(self) -> dict[str, Any]:
         return {"steps": [{name: technique.strength()} for name, technique in self._steps]}

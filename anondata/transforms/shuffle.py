@@ -36,6 +36,7 @@ class Shuffle(RegionTransform):
     """
 
     name = "shuffle"
+    moves = True
 
     def __init__(self, blocks: int = 8, keep: float = 0.0, **common: Any) -> None:
         super().__init__(**common)

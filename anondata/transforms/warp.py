@@ -44,6 +44,7 @@ class Warp(RegionTransform):
     """
 
     name = "warp"
+    moves = True
 
     def __init__(self, strength: float = 0.2, cycles: float = 2.0, crop_px: int = 128, **common: Any) -> None:
         super().__init__(**common)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -81,7 +81,9 @@ def test_less_contrast_or_a_negative_does_not_help(astronaut: Tensor) -> None:
 
 def test_a_region_without_anything_in_it_passes_when_erased() -> None:
     flat = torch.full((3, 64, 64), 90, dtype=torch.uint8)
-    assert bool(PersonMatch().judge(probe(regions(torch.tensor([[5.0, 5, 40, 60]])), flat, flat)).passed)
+    same = probe(regions(torch.tensor([[5.0, 5, 40, 60]])), flat, flat)
+    verdicts = [PersonMatch().judge(replace(same, erased=torch.tensor([erased]))) for erased in (True, False)]
+    assert [bool(v.passed) for v in verdicts] == [True, False]
 
 
 def test_boxes_out_of_the_picture_are_judged_by_what_is_there(astronaut: Tensor) -> None:

@@ -40,13 +40,15 @@ def features(picture: Tensor, *, side_px: int) -> Features:
     """The likeliest features of a picture ``(3, H, W)`` uint8, looked at with its long side at ``side_px``.
 
     On the CPU, because so few numbers are handled faster there. Raises what
-    :func:`anondata.models.shared.network` raises.
+    :func:`anondata.models.shared.network` raises, and ``ValueError`` for outputs that are not finite.
     """
     height, width = picture.shape[-2:]
     scale = side_px / max(height, width)
     rows, columns = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width))
     shown = resize(picture[None].float() / 255, rows, columns)
     descriptors, logits, reliability = network("xfeat", picture.device)(shown)
+    if not all(bool(out.isfinite().all()) for out in (descriptors, logits, reliability)):
+        raise ValueError("the features of a place are not finite")  # NaN would be no feature anywhere, and no match
     likely = peaks(logits[0]) * F.interpolate(reliability, (rows, columns), mode="bilinear")[0, 0]
     best = likely.flatten().topk(min(MOST, int((likely > 0).sum()))).indices
     places = (torch.stack([best % columns, best // columns], dim=1) + 0.5) / best.new_tensor([columns, rows])

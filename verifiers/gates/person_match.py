@@ -37,7 +37,8 @@ class PersonMatch:
     * colour: the cosine of the colours, without their light, of the box's middle in a grid of six by two.
 
     The scores are the worst of these as a share of its bound: how alike the original is to itself, and the result to
-    it; at 1 it is as alike as strangers are.
+    it; at 1 it is as alike as strangers are. Of an original that is too dim or plain to reach 1 itself, no more than
+    half of its own score may be left, unless it was erased.
 
     strictness: divides the bounds, 0.5 to 4. Calibrated at 1.
     embedder: an appearance (re-identification) network of your own, see
@@ -80,14 +81,16 @@ class PersonMatch:
     def judge(self, probe: Probe) -> Verdicts:
         original, result = (boxed(pictures, probe.regions) for pictures in (probe.original, probe.result))
         before, after = (self._share(original, other) for other in (original, result))
-        one = torch.ones_like(after)
-        look = Verdicts(self.name, before, after, one, after < one)
+        # An original in which too little is seen to be told from a stranger would pass as it is.
+        bound = torch.where(before < 1, before / 2, torch.ones_like(after))
+        bound = torch.where(probe.erased, torch.ones_like(after), bound)
+        look = Verdicts(self.name, before, after, bound, after < bound)
         if self.distance is None:
             return look
         apart = (probe.after[self.made.name] - probe.before[self.made.name]).norm(dim=1)
-        bound = torch.full_like(apart, self.distance)
-        network = Verdicts(self.made.name, torch.zeros_like(apart), apart, bound, apart > bound)
-        return Verdicts(self.name, before, after, one, look.passed & network.passed, (look, network))
+        most = torch.full_like(apart, self.distance)
+        network = Verdicts(self.made.name, torch.zeros_like(apart), apart, most, apart > most)
+        return Verdicts(self.name, before, after, bound, look.passed & network.passed, (look, network))
 
     def _share(self, original: Tensor, other: Tensor) -> Tensor:
         """``(R,)`` likeness as a share of its bound, the worst of structure and colour."""

@@ -29,6 +29,8 @@ class PlaceMatch:
     not hide from. The score is the greater of the two counts, each relative to what different places exceed at
     the rate ``far`` alone: it passes at 1 and below. The score before is that of all keypoints of the original.
 
+    An original with too few keypoints to be matched with itself would pass as it is, so it passes only when erased.
+
     It compares with the original itself, from the same viewpoint: somebody who has their own photo of the place has
     less. Text is another gate's, and so is what people know a place by who look at it: **it is one matcher's word**.
 
@@ -57,7 +59,8 @@ class PlaceMatch:
             result = features(crop_of(probe.result[image], box), side_px=SIDE_PX)
             rows.append((len(original) / min(LIMITS[self.far]), self.score(original, result)))
         before, after = torch.tensor(rows, device=probe.regions.scores.device).reshape(-1, 2).unbind(dim=1)
-        return Verdicts(self.name, before, after, torch.ones_like(after), after <= 1)
+        seen = before * min(LIMITS[self.far]) > max(LIMITS[self.far])
+        return Verdicts(self.name, before, after, torch.ones_like(after), (after <= 1) & (seen | probe.erased))
 
     def score(self, one: Features, other: Features) -> float:
         """How far two pictures' features agree, relative to those of different places."""
