@@ -19,12 +19,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anondata.content.given import join, parse
 from anondata.detectors.pyramid import box_iou, merge
 from anondata.errors import (
     FieldTypeError,
@@ -35,13 +35,14 @@ from anondata.errors import (
     WeightsError,
     WithheldError,
 )
-from anondata.protocols import Detector, Probe
+from anondata.judging import embed, judge
+from anondata.protocols import Detector
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
-from anondata.regions import Regions, cat_regions
-from anondata.rules import ContentRules, Everyone, distinct_embedders
-from anondata.samples import KEEP, Sample, Schema, leaves, with_leaves
-from anondata.tracks import Track, Work, rows_of
+from anondata.regions import Regions, cat_regions, empty_regions
+from anondata.rules import ContentRules, Everyone
+from anondata.samples import Sample, Schema, beside, leaves, with_leaves
+from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
 
 log = logging.getLogger("anondata")
@@ -61,6 +62,12 @@ BESIDE_IOU = 0.1
 
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
+
+
+def _beside(found: Regions, region: Regions, *, iou: float) -> Tensor:
+    """``(N,)`` bool: which of those found are not this one region, being elsewhere or of another kind."""
+    other = torch.tensor([k not in region.kinds for k in found.kinds], dtype=torch.bool, device=found.boxes.device)
+    return other | (box_iou(found.boxes, region.boxes)[:, 0] < iou)
 
 
 class Engine:
@@ -88,14 +95,16 @@ class Engine:
         """One outcome for each sample, in order.
 
         A field may hold a list or tuple of values of its content type, also nested: each is anonymized, and the
-        sample is released when all of them are safe.
+        sample is released when all of them are safe. A field of regions then holds a list of the same shape.
 
         Raises:
             UndeclaredFieldError: for a field that the schema does not name, before anything is done.
-            PolicyError: for a field of a content type, or a detected kind of region, without rules.
+            PolicyError: for a field of a content type, or a detected kind of region, without rules, or a field of
+                regions that does not say whose.
             WithheldError: when a ladder is exhausted and the policy says ``raise``.
         """
         schema.check_content_types(self.rules)
+        schema.regions()
         for sample in samples:
             schema.check(sample.fields)
         works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
@@ -109,22 +118,37 @@ class Engine:
         return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
 
     def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
+        regions = schema.regions()
         for name, kind in schema.content().items():
-            if name not in sample.fields:
+            own = [n for n, whose in regions.items() if whose == name]
+            if lacking := [n for n in (name, *own) if n not in sample.fields]:
                 missing = Work(index, name, name, sample.key, None)
-                missing.fail("missing_field", f"the declared field {name!r} is not in the sample")
+                missing.fail("missing_field", f"the declared field {lacking[0]!r} is not in the sample")
                 yield missing
                 continue
-            for place, value in leaves(sample.fields[name], name):
-                yield self._decode_one(Work(index, name, place, sample.key, None), kind, value)
+            values = dict(leaves(sample.fields[name], name))
+            given = [dict(beside(sample.fields[name], sample.fields[n], name)) for n in own]
+            if any(by_place.keys() != values.keys() for by_place in given):
+                odd = Work(index, name, name, sample.key, None)
+                odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
+                yield odd
+                continue
+            for place, value in values.items():
+                work = Work(index, name, place, sample.key, None)
+                yield self._decode_one(work, kind, value, [by_place[place] for by_place in given])
 
-    def _decode_one(self, work: Work, kind: str, value: Any) -> Work:
+    def _decode_one(self, work: Work, kind: str, value: Any, given: Sequence[Any]) -> Work:
+        rules = self.rules[kind]
         try:
-            work.media = self.rules[kind].content.decode(value, self.device)
+            work.media = rules.content.decode(value, self.device)
+            if given:
+                height, width = rules.content.view(work.media).shape[-2:]
+                read = [parse(v, frame=(height, width), kinds=rules.kinds, meaning=rules.given) for v in given]
+                work.given = cat_regions(read).to(self.device)
         except UndecodableError as error:
             work.fail(error.reason, str(error))
         except FieldTypeError as error:
-            work.fail("wrong_type", str(error))
+            work.fail("wrong_type" if work.media is None else "wrong_regions", str(error))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
             self._blame(work, error)
         return work
@@ -157,12 +181,17 @@ class Engine:
         work.fail("error", f"{type(error).__name__} at {place}")
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
-        self._add(rules, works, self._find(rules, rules.detectors, [w.media for w in works]), "detect")
+        given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
+        given, found = join(given, self._find(rules, rules.detectors, [w.media for w in works]), iou=SAME_IOU)
+        self._add(rules, works, given, "given")
+        self._add(rules, works, found, "detect")
         self._look_behind(rules, [w for w in works if w.spared])
         open_works = works
         while open_works:
             self._render(rules, open_works)
-            self._judge(rules, open_works)
+            judge(rules.content, open_works, self.device)
+            for work in open_works:
+                self._check_tiny(rules, work)
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
@@ -186,7 +215,7 @@ class Engine:
         """Tracks new regions, with the templates of their originals; returns the works that got any."""
         fresh = [(int(r.image), Track(r.renumbered(0), rules.kinds[r.kinds[0]], found_by)) for r in found]
         known = [(i, t) for i, t in fresh if not t.tiny]
-        templates = self._embed(rules, [w.media for w in works], known)
+        templates = embed(rules.content, [w.media for w in works], known, self.device)
         for row, (_, track) in enumerate(known):
             track.before = {name: matrix[row] for name, matrix in templates.items()}
         partly = {i for i, track in known if not isinstance(track.rules.cover, Everyone)}
@@ -226,7 +255,7 @@ class Engine:
         for i, work in enumerate(works):
             behind = self._unexplained(rules, work, found.of_image(i))
             for track in work.tracks:
-                behind = behind.select(box_iou(behind.boxes, track.region.boxes)[:, 0] < SAME_IOU)
+                behind = behind.select(_beside(behind, track.region, iou=SAME_IOU))
             for track in work.spared:
                 if bool((box_iou(behind.boxes, track.region.boxes) > BESIDE_IOU).any()):
                     track.order = len(work.tracks)
@@ -242,30 +271,34 @@ class Engine:
             media, rules.content.change([media], regions, rules.content.mask, [0] * len(regions))
         )
 
-    def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
-        """Those whose core no patch covers, and which are not the mask of one that was spared."""
-        covered = rules.content.covered(work.done(), work.media, found.scaled(CORE))
-        found = found.select(covered < CORE_COVERED)
-        for track in work.spared:
-            found = found.select(box_iou(found.boxes, track.region.boxes)[:, 0] < MASK_IOU)
-        return found
+    def _on_spared(self, rules: ContentRules, works: list[Work]) -> Regions:
+        """What the scan finds of kinds none of which was spared: a spared person's mask would hide their face."""
+        own = [i for i, work in enumerate(works) if work.spared]
+        if not own or len(rules.kinds) == 1:
+            return empty_regions(self.device)
+        found = self._find(rules, rules.scanners, [works[i].shown for i in own])
+        kept = [
+            row
+            for row, (image, kind) in enumerate(zip(found.image.tolist(), found.kinds, strict=True))
+            if all(kind not in track.region.kinds for track in works[own[image]].spared)
+        ]
+        found = found.select(kept)
+        return replace(found, image=torch.tensor(own, device=self.device)[found.image])
 
-    def _embed(
-        self, rules: ContentRules, media: Sequence[Any], tracks: Sequence[tuple[int, Track]]
-    ) -> dict[str, Tensor]:
-        """Templates by embedder, a row for each track; each embedder runs once, on all kinds that ask for it."""
-        if not tracks:
-            return {}
-        views = [rules.content.view(m) for m in media]
-        regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
-        out = {}
-        for name, embedder in distinct_embedders({id(t.rules): t.rules for _, t in tracks}.values()).items():
-            matrix = embedder.embed(views, regions)
-            if matrix.ndim != 2 or len(matrix) != len(regions):
-                raise ValueError("an embedder returned a matrix of the wrong shape")
-            whole = matrix.square().sum(dim=1).isfinite()  # an overflow would be infinitely far from everybody
-            out[name] = torch.where(whole[:, None], matrix, torch.nan)
-        return out
+    def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
+        """Those whose core nothing hides, and which are not the mask of one that was spared."""
+        for kind in sorted(set(found.kinds)):
+            laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=self.device)
+            hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
+            if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
+                known = cat_regions(
+                    [t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], self.device
+                )
+                hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
+            found = found.select(~(alike & hidden))
+        for track in work.spared:
+            found = found.select(_beside(found, track.region, iou=MASK_IOU))
+        return found
 
     def _render(self, rules: ContentRules, works: list[Work]) -> None:
         pending: dict[int, list[tuple[int, Track]]] = defaultdict(list)
@@ -278,49 +311,49 @@ class Engine:
         for which, tracks in pending.items():
             regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
             seeds = [self._seed(works[i], t) for i, t in tracks]
-            patches = rules.content.change([w.media for w in works], regions, techniques[which], seeds)
+            media = self._unmoved(rules, works, techniques[which], tracks)
+            patches = rules.content.change(media, regions, techniques[which], seeds)
             for (_, track), patch in zip(tracks, patches, strict=True):
                 track.patch = patch
         for work in works:
             work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
 
+    def _unmoved(
+        self, rules: ContentRules, works: list[Work], technique: RegionTransform, tracks: Sequence[tuple[int, Track]]
+    ) -> list[Any]:
+        """The originals that patches are made of, without what a technique would carry out from under its own patch.
+
+        A face in a picture that is bent is seen beside where it was, too, and there no gate looks.
+        """
+        media = [work.media for work in works]
+        if not technique.moves:
+            return media
+        for i in {i for i, _ in tracks}:
+            kinds = {kind for row, t in tracks if row == i for kind in t.region.kinds}
+            others = [t.region for t in works[i].tracks if not kinds & set(t.region.kinds)]
+            regions = cat_regions(others, self.device)
+            blanks = rules.content.change([media[i]], regions, rules.content.blank, [0] * len(regions))
+            media[i] = rules.content.compose(media[i], blanks)
+        return media
+
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
 
-    def _judge(self, rules: ContentRules, works: list[Work]) -> None:
-        """Sets the verdicts of every region of the works: a new rendering may have changed any of them."""
-        tracks = [(i, t) for i, work in enumerate(works) for t in work.tracks if not t.tiny]
-        after = self._embed(rules, [w.shown for w in works], tracks)
-        rows: dict[int, list[int]] = defaultdict(list)
-        for row, (_, track) in enumerate(tracks):
-            track.verdicts = ()
-            rows[id(track.rules)].append(row)
-        for chosen in rows.values():
-            members = [tracks[row][1] for row in chosen]
-            names = {e.name for verifier in members[0].rules.verifiers for e in verifier.embedders}
-            probe = Probe(
-                regions=cat_regions([t.region for t in members], self.device),
-                before={name: torch.stack([t.before[name] for t in members]) for name in names},
-                after={name: after[name][chosen] for name in names},
-                techniques=tuple(t.technique for t in members),
-                erased=torch.tensor([t.technique.erases for t in members], device=self.device),
-                last=torch.tensor([t.on_last_rung for t in members], device=self.device),
-                blank=partial(self._blank, rules, [(works[tracks[row][0]], tracks[row][1]) for row in chosen]),
-            )
-            for verifier in members[0].rules.verifiers:
-                for track, verdict in zip(members, rows_of(verifier.judge(probe), len(members)), strict=True):
-                    track.verdicts += (verdict,)
-
-    def _blank(self, rules: ContentRules, members: Sequence[tuple[Work, Track]], name: str, rows: Tensor) -> Tensor:
-        """Templates of some regions of originals that were blanked out; see :class:`anondata.protocols.Probe`."""
-        chosen = [members[row] for row in rows.tolist()]
-        media = [work.media for work, _ in chosen]
-        tracks = [(i, track) for i, (_, track) in enumerate(chosen)]
-        regions = cat_regions([track.region.renumbered(i) for i, track in tracks], self.device)
-        patches = rules.content.change(media, regions, rules.content.blank, [0] * len(chosen))
-        shown = [rules.content.compose(m, [patch]) for m, patch in zip(media, patches, strict=True)]
-        return self._embed(rules, shown, tracks)[name]
+    @staticmethod
+    def _check_tiny(rules: ContentRules, work: Work) -> None:
+        """No gate looks at tiny regions, so another kind's patch that may show one again must not lie on it."""
+        for kind in sorted({t.region.kinds[0] for t in work.tracks if t.tiny}):
+            laid = work.hiding(kind)
+            if all(hides for _, hides in laid):
+                continue
+            tiny = cat_regions([t.region for t in work.tracks if t.tiny and kind in t.region.kinds])
+            if bool((rules.content.covered(laid, work.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
+                work.fail(
+                    "tiny_uncovered",
+                    f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
+                )
+                return
 
     @staticmethod
     def _escalate(work: Work) -> None:
@@ -341,10 +374,13 @@ class Engine:
         if not works or not rules.scan_passes:
             return []
         found = self._find(rules, rules.scanners, [self._without_spared(rules, w, w.shown) for w in works])
+        found = merge(cat_regions([found, self._on_spared(rules, works)], self.device), iou=SAME_IOU)
         missed = [self._unexplained(rules, work, found.of_image(i)).renumbered(i) for i, work in enumerate(works)]
         before = {work: len(work.spared) for work in works}
         again = self._add(rules, works, cat_regions(missed, self.device), "scan")
         again |= self._look_behind(rules, [work for work in works if len(work.spared) > before[work]])
+        for track in (t for work in again for t in work.tracks if t.technique.moves):
+            track.patch = None  # made of an original that showed what is only known now
         for work in works:
             work.scans += 1
             if work in again and work.scans >= rules.scan_passes:
@@ -367,7 +403,7 @@ class Engine:
         changed: dict[str, dict[str, Any]] = defaultdict(dict)
         for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
             changed[field][place] = work.value
-        kept = {n: v for n, v in sample.fields.items() if schema.fields[n] == KEEP}
+        kept = {n: sample.fields[n] for n in (*schema.kept(), *schema.regions()) if n in sample.fields}
         content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
         fields = {n: content[n] if n in content else kept[n] for n in sample.fields if n in content or n in kept}
         return Released(Sample(sample.key, {**fields, **dict.fromkeys(schema.insights(), told)}), record)

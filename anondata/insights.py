@@ -75,7 +75,7 @@ def _third(place: float, words: tuple[str, str, str]) -> str:
 
 
 def _turned(region: Regions) -> str:
-    if not bool(region.has_landmarks[0]):
+    if region.kinds[0] != "face" or not bool(region.has_landmarks[0]):
         return ""
     left, right, nose = region.landmarks[0, 0], region.landmarks[0, 1], region.landmarks[0, 2]
     eyes = right - left

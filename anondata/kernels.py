@@ -160,6 +160,14 @@ def mark(mask: Tensor, rect: list[int], weight: Tensor) -> None:
         mask[on_picture] |= (weight[on_rect] >= 1).to(mask.device)
 
 
+def unmark(mask: Tensor, rect: list[int], weight: Tensor) -> None:
+    """Clears ``mask (H, W)`` bool **in place** wherever a paste with this weight shows anything of its own."""
+    places = _places(rect, mask.shape[0], mask.shape[1])
+    if places is not None:
+        on_picture, on_rect = places
+        mask[on_picture] &= (weight[on_rect] <= 0).to(mask.device)
+
+
 def _places(rect: list[int], h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
     """A rectangle's visible part, as rows and columns of the picture and of the rectangle itself, if there is any."""
     x0, y0, x1, y1 = rect

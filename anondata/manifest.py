@@ -89,7 +89,7 @@ class Manifest:
         return hmac.compare_digest(self.seal.encode(), run_key.name("manifest", self._sealed_text()).encode())
 
     def to_json(self) -> str:
-        return json.dumps(self._body(), indent=1, sort_keys=True) + "\n"
+        return json.dumps(self._body(), indent=1) + "\n"  # not sorted: the order of kinds says which lies on top
 
     def _sealed_text(self) -> str:
         return json.dumps({**self._body(), "seal": ""}, sort_keys=True)
@@ -101,9 +101,9 @@ class Manifest:
             "created": self.created,
             "policy": self.policy.model_dump(mode="json"),
             "report": json.loads(self.report.to_json()),
-            "fields": dict(self.fields),
-            "files": {name: asdict(one) for name, one in self.files.items()},
-            "versions": dict(self.versions),
+            "fields": dict(sorted(self.fields.items())),
+            "files": {name: asdict(one) for name, one in sorted(self.files.items())},
+            "versions": dict(sorted(self.versions.items())),
             "source": self.source,
             "seal": self.seal,
         }

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from anondata.components import Role, build, params_of, suggest
 from anondata.errors import PolicyError
+
+IGNORE = "ignore"
+"""What a category of given regions means that is left to the detectors."""
 
 
 class _Data(BaseModel):
@@ -95,12 +98,14 @@ class RegionPolicy(_Data):
 
     cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed.
     ladder: techniques, the least destructive first. verify: all must pass before a region is released.
+    utility: must pass, too, for what is left to be of use; not asked of a region that is filled in the end.
     on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
     """
 
     cover: CoverStep = Field(default_factory=lambda: CoverStep.model_validate("everyone"))
     ladder: list[TechniqueStep] = Field(min_length=1)
     verify: list[VerifierStep] = Field(min_length=1)
+    utility: list[VerifierStep] = []
     tiny: TinyPolicy | None = None
     on_exhausted: Literal["fill", "drop", "raise"] = "fill"
 
@@ -122,12 +127,38 @@ class EncodePolicy(_Data):
 
 
 class ContentPolicy(_Data):
-    """What happens to one content type. detect: all of these run, and what any of them finds counts."""
+    """What happens to one content type. detect: all of these run, and what any of them finds counts.
+
+    regions: by kind. Where regions of two kinds overlap, the kind that is named later lies on top.
+    given: what the categories of regions that come with samples mean, names or numbers: a kind of ``regions``, or
+        ``ignore``. A category that is not named here must be a kind itself, or its sample is withheld.
+    """
 
     detect: list[DetectorStep] = Field(min_length=1)
     regions: dict[str, RegionPolicy] = Field(min_length=1)
     scan: ScanPolicy | None = None
     encode: EncodePolicy = EncodePolicy()
+    given: dict[str, str] = {}
+
+    @field_validator("given", mode="before")
+    @classmethod
+    def _as_text(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        if not all(type(category) in (str, int) for category in data):  # YAML reads a bare yes or no as a truth value
+            raise ValueError("categories are texts or whole numbers; put a text in quotes")
+        if len({str(category) for category in data}) < len(data):
+            raise ValueError("a category is named twice, as a text and as a number")
+        return {str(category): kind for category, kind in data.items()}
+
+    @model_validator(mode="after")
+    def _check_given(self) -> ContentPolicy:
+        for kind in self.given.values():
+            if (kind in self.regions) == (kind == IGNORE):
+                raise ValueError(
+                    f"given: {kind!r} is no kind of these regions, or not that alone; {IGNORE!r} is none"
+                )
+        return self
 
 
 class AuditPolicy(_Data):
@@ -151,8 +182,9 @@ class Policy(_Data):
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over every parameter, defaults included, whatever their order."""
+        """32 hexadecimal digits over every parameter, defaults included, and which kinds lie on top of which."""
         rules = self.model_dump(mode="json", exclude={"name", "about"})
+        rules["layers"] = {kind: list(content.regions) for kind, content in self.content.items()}
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
 
     def to_yaml(self) -> str:

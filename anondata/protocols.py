@@ -52,6 +52,7 @@ class Probe:
     last: ``(R,)`` bool, whether the ladder has nothing stronger.
     blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
         the network: ask for the regions that need it.
+    original, result: what the whole samples look like, ``(3, H, W)`` uint8 for images, by the regions' ``image``.
     """
 
     regions: Regions
@@ -61,6 +62,8 @@ class Probe:
     erased: Tensor
     last: Tensor
     blank: Callable[[str, Tensor], Tensor]
+    original: Sequence[Tensor] = ()
+    result: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,10 @@ class ContentType(Protocol[Media]):
         """The value that a consumer will get, and that value decoded again: what verifiers must look at."""
         ...
 
-    def covered(self, patches: Sequence[Any], media: Media, regions: Regions) -> Tensor:
-        """``(R,)`` share in [0, 1] of each region of one media that patches left nothing of."""
+    def covered(self, patches: Sequence[tuple[Any, bool]], media: Media, regions: Regions) -> Tensor:
+        """``(R,)`` share in [0, 1] of each region of one media of which nothing is left.
+
+        patches: in the order in which they were laid on, each with whether it hides what is looked for. One that
+        does not may show it again where another had hidden it.
+        """
         ...

@@ -40,7 +40,8 @@ class RegionRecord:
     """How one region was made safe, or was not.
 
     place: the field that it is in, ``"frames[2]"`` in a list. box: x0, y0, x1, y1 in pixels, as it was detected.
-    size_px: the geometric mean of its sides. found_by: ``"detect"``, or ``"scan"`` when the first pass missed it.
+    size_px: the geometric mean of its sides. found_by: ``"given"`` when it came with the sample, ``"detect"``, or
+    ``"scan"`` when the first pass missed it.
     rung: index on its ladder, from 0. technique: what was done in the end. tiny: on the ladder for tiny regions.
     spared: left as it was, because the policy does not cover whose it is; then there is no technique.
     """

@@ -19,7 +19,8 @@ class Regions:
 
     image: ``(R,)`` int64, index of the image within the batch.
     boxes: ``(R, 4)`` float32 x0, y0, x1, y1 in pixels, the far side exclusive.
-    landmarks: ``(R, 5, 2)`` float32 x, y in pixels; NaN where a region has none.
+    landmarks: ``(R, 5, 2)`` float32 x, y in pixels; NaN where a region has none. Of a face see :data:`LANDMARKS`; of
+        a line of text its corners as it is read, from the top left on, and a point one line's height along its top.
     scores: ``(R,)`` float32 in [0, 1], the detector's confidence.
     kinds: ``R`` names such as ``"face"``. Host data, because they decide control flow.
 

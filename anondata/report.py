@@ -29,8 +29,8 @@ class Report:
     * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
     * ``instead``, of the withheld samples: ``replaced`` by another one that was released, or ``dropped``
     * ``failed``: by verifier, regions of the withheld samples that it did not pass
-    * ``regions``, of the released samples: by kind, ``found``, ``by_scan``, ``tiny``, ``spared``, ``rung`` (by
-      index), ``technique`` and ``size_px`` (by lower edge)
+    * ``regions``, of the released samples: by kind, ``found``, ``given``, ``by_scan``, ``tiny``, ``spared``,
+      ``rung`` (by index), ``technique`` and ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
     * ``verdicts``: by verifier, histograms of ``score`` after and of ``threshold``, which may be a sample's own
     """
@@ -146,6 +146,7 @@ def _region(region: RegionRecord) -> dict[str, Any]:
     edge = max((e for e in SIZE_EDGES_PX if e <= region.size_px), default=0)
     kind: dict[str, Any] = {
         "found": 1,
+        "given": int(region.found_by == "given"),
         "by_scan": int(region.found_by == "scan"),
         "tiny": int(region.tiny),
         "spared": int(region.spared),

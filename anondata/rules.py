@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ class KindRules:
     cover: says which regions stay as they are; it is not asked about tiny ones, which never do.
     ladder, tiny_ladder: techniques from the weakest to the last resort. tiny_below_px: regions whose geometric mean
     side is below it go the tiny ladder and are not verified, because no recognizer can tell them apart.
+    utility: what must hold, too, unless a region is wholly filled because the ladder is exhausted (``fills``).
+    layer: kinds of a higher one are laid on top of others.
     """
 
     ladder: tuple[RegionTransform, ...]
@@ -44,11 +46,15 @@ class KindRules:
     tiny_ladder: tuple[RegionTransform, ...] = ()
     raises: bool = False
     cover: Cover = Everyone()
+    utility: tuple[Verifier, ...] = ()
+    fills: bool = False
+    layer: int = 0
 
     @property
     def embedders(self) -> list[Embedder]:
         """Whose templates the cover and the verifiers need."""
-        return [*self.cover.embedders, *(e for verifier in self.verifiers for e in verifier.embedders)]
+        judges = (*self.verifiers, *self.utility)
+        return [*self.cover.embedders, *(e for verifier in judges for e in verifier.embedders)]
 
     def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
         return self.tiny_ladder if tiny else self.ladder
@@ -56,13 +62,17 @@ class KindRules:
 
 @dataclass(frozen=True)
 class ContentRules:
-    """What happens to one content type. ``scan_passes`` 0 means that the output is not scanned."""
+    """What happens to one content type. ``scan_passes`` 0 means that the output is not scanned.
+
+    given: what categories of regions that come with samples mean: a kind of ``kinds``, or ``"ignore"``.
+    """
 
     content: ContentType[Any]
     detectors: tuple[Detector, ...]
     kinds: Mapping[str, KindRules]
     scanners: tuple[Detector, ...] = ()
     scan_passes: int = 0
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 def distinct_embedders(kinds: Iterable[KindRules]) -> dict[str, Embedder]:
@@ -92,7 +102,9 @@ def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict
 
 def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
     """Raises :class:`PolicyError` unless these are the galleries that a policy names."""
-    steps = [step for c in policy.content.values() for r in c.regions.values() for step in (r.cover, *r.verify)]
+    steps = [
+        step for c in policy.content.values() for r in c.regions.values() for step in (r.cover, *r.verify, *r.utility)
+    ]
     made = [step.make() for step in steps]
     needed = {name for component in made if isinstance(component, NeedsGalleries) for name in component.galleries}
     given = set(galleries)
@@ -119,14 +131,19 @@ def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> Conte
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),
-        kinds={kind: _kind_rules(rules, content.blank, galleries) for kind, rules in policy.regions.items()},
+        kinds={
+            kind: _kind_rules(rules, layer, content.blank, galleries)
+            for layer, (kind, rules) in enumerate(policy.regions.items())
+        },
         scanners=tuple(step.make() for step in scan.detect) if scan else (),
         scan_passes=scan.passes if scan else 0,
+        given=policy.given,
     )
 
 
-def _kind_rules(policy: RegionPolicy, blank: RegionTransform, galleries: Mapping[str, Any]) -> KindRules:
-    last = (blank,) if policy.on_exhausted == "fill" else ()
+def _kind_rules(policy: RegionPolicy, layer: int, blank: RegionTransform, galleries: Mapping[str, Any]) -> KindRules:
+    fills = policy.on_exhausted == "fill"
+    last = (blank,) if fills else ()
     tiny = policy.tiny
     return KindRules(
         ladder=tuple(step.make() for step in policy.ladder) + last,
@@ -135,4 +152,7 @@ def _kind_rules(policy: RegionPolicy, blank: RegionTransform, galleries: Mapping
         tiny_ladder=tuple(step.make() for step in tiny.ladder) if tiny else (),
         raises=policy.on_exhausted == "raise",
         cover=_bound(policy.cover.make(), galleries),
+        utility=tuple(_bound(step.make(), galleries) for step in policy.utility),
+        fills=fills,
+        layer=layer,
     )

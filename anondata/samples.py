@@ -12,6 +12,7 @@ from anondata.errors import PolicyError, UndeclaredFieldError
 KEEP = "keep"
 DROP = "drop"
 INSIGHTS = "insights"
+REGIONS = "regions"
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Schema:
-    """What each field of a sample is: a content type of the policy, ``"keep"``, ``"drop"`` or ``"insights"``.
+    """What each field of a sample is: a content type of the policy, or one of the words below.
+
+    A field of ``"keep"`` passes as it is, one of ``"drop"`` does not pass.
 
     A field of ``"insights"`` need not be there: it comes out with a text on what was in the others, in words that
     identify nobody (see :mod:`anondata.insights`). What was there under its name is dropped.
+
+    A field of ``"regions"`` holds boxes of what is to be anonymized besides what detectors find, in a form of
+    :mod:`anondata.content.given`. Of several fields of content it names its own: ``"regions:left"``. It must be
+    there, and comes out as it is: boxes are no pixels.
 
     >>> schema = Schema({"image": "image", "label": "keep", "caption": "drop"})
     >>> schema.check({"image": b"", "label": 3, "caption": ""})
@@ -63,7 +70,24 @@ class Schema:
 
     def content(self) -> dict[str, str]:
         """The fields that hold content, with their content types."""
-        return {name: kind for name, kind in self.fields.items() if kind not in (KEEP, DROP, INSIGHTS)}
+        other = (KEEP, DROP, INSIGHTS)
+        return {name: kind for name, kind in self.fields.items() if kind not in other and not is_regions(kind)}
+
+    def regions(self) -> dict[str, str]:
+        """The fields that hold regions, each with the field of content whose regions they are.
+
+        Raises:
+            PolicyError: one that names no field of content, or names none where there is not just one.
+        """
+        content = list(self.content())
+        found = {name: kind.partition(":")[2] for name, kind in self.fields.items() if is_regions(kind)}
+        for name, whose in found.items():
+            if whose not in content and (whose or len(content) != 1):
+                raise PolicyError(
+                    f"field {name!r} is declared {self.fields[name]!r}; name the field of content whose regions it "
+                    f"holds, such as 'regions:{next(iter(content), 'image')}'"
+                )
+        return {name: whose or content[0] for name, whose in found.items()}
 
     def insights(self) -> tuple[str, ...]:
         """The fields that come out with insights."""
@@ -83,6 +107,15 @@ class Schema:
                 )
 
 
+def is_regions(kind: str) -> bool:
+    """Whether a field is declared to hold regions.
+
+    >>> [is_regions(kind) for kind in ("regions", "regions:left", "image")]
+    [True, True, False]
+    """
+    return kind.partition(":")[0] == REGIONS
+
+
 def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     """The values of a field with their places: itself, or those of a list or tuple, also nested.
 
@@ -94,6 +127,19 @@ def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{place}[{i}]")
     else:
         yield place, value
+
+
+def beside(value: Any, other: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """What another field holds for each value of a field, by place; for a list of another shape, at its own.
+
+    >>> dict(beside(["a", ["b"]], [1, [2]], "frames"))
+    {'frames[0]': 1, 'frames[1][0]': 2}
+    """
+    if type(value) in (list, tuple) and type(other) in (list, tuple) and len(other) == len(value):
+        for i, (item, its) in enumerate(zip(value, other, strict=True)):
+            yield from beside(item, its, f"{place}[{i}]")
+    else:
+        yield place, other
 
 
 def with_leaves(value: Any, place: str, changed: Mapping[str, Any]) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anondata.protocols import Verdicts
+from anondata.protocols import Verdicts, Verifier
 from anondata.records import RegionRecord, Verdict
-from anondata.regions import Regions
+from anondata.regions import Regions, empty_regions
 from anondata.rules import KindRules
 from anondata.transforms.base import RegionTransform, describe
 
@@ -46,11 +46,17 @@ class Track:
         return self.rules.steps(self.tiny)[self.rung]
 
     @property
+    def judges(self) -> tuple[Verifier, ...]:
+        """Who must pass it. Utility is not asked of what is filled because nothing else would do."""
+        given_up = self.rules.fills and self.on_last_rung
+        return self.rules.verifiers if given_up else (*self.rules.verifiers, *self.rules.utility)
+
+    @property
     def passed(self) -> bool:
-        """Tiny regions are exempt; every other needs a verdict of each verifier, all of them passes."""
+        """Tiny regions are exempt; every other needs a verdict of each of its judges, all of them passes."""
         if self.tiny:
             return True
-        return len(self.verdicts) == len(self.rules.verifiers) > 0 and all(v.passed for v in self.verdicts)
+        return len(self.verdicts) == len(self.judges) > 0 and all(v.passed for v in self.verdicts)
 
     @property
     def failed_by(self) -> str:
@@ -78,7 +84,7 @@ class Work:
     """One value of one sample.
 
     field: the field that it is in. name: its place there; the field's name unless the field holds a list.
-    spared: regions that the policy does not cover, left as they are.
+    spared: regions that the policy does not cover, left as they are. given: regions that came with the sample.
     """
 
     sample: int
@@ -93,20 +99,28 @@ class Work:
     shown: Any = None
     failure: tuple[str, str] | None = None
     raises: bool = False
+    given: Regions = dataclasses.field(default_factory=empty_regions)
 
     def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
 
     def fresh(self) -> Work:
-        return Work(self.sample, self.field, self.name, self.key, self.media)
+        return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given)
+
+    def in_order(self) -> list[Track]:
+        """As they are laid on: by layer; in one, what covers more, or was pushed further, comes last and wins."""
+        return sorted(self.tracks, key=lambda t: (t.rules.layer, t.rung, t.size_px))
 
     def patches(self) -> list[Any]:
-        """In the order to be laid on: what covers more, or was pushed further, comes last and wins an overlap."""
-        return [t.patch for t in sorted(self.tracks, key=lambda t: (t.rung, t.size_px))]
+        return [t.patch for t in self.in_order()]
 
-    def done(self) -> list[Any]:
-        """The patches that there are already."""
-        return [t.patch for t in self.tracks if t.patch is not None]
+    def hiding(self, kind: str) -> list[tuple[Any, bool]]:
+        """The patches that there are, in order, each with whether it hides regions of a kind.
+
+        Only one that was made for it does, or one that leaves nothing: a styled person still has a face.
+        """
+        laid = [t for t in self.in_order() if t.patch is not None]
+        return [(t.patch, t.technique.erases or kind in t.region.kinds) for t in laid]
 
     def records(self) -> list[RegionRecord]:
         return [t.record(self.name) for t in self.tracks] + [t.record(self.name, spared=True) for t in self.spared]

@@ -28,6 +28,8 @@ def _content(name: str, content: ContentPolicy) -> Iterator[str]:
     yield f"In every {name}, {_named(content.detect)} looks for what is to be changed."
     for kind, region in content.regions.items():
         yield from _region(kind, region)
+    if len(content.regions) > 1:
+        yield f"Where they overlap, what is named later lies on top: {', '.join(content.regions)}."
     if content.scan and content.scan.passes:
         times = "once" if content.scan.passes == 1 else f"up to {content.scan.passes} times"
         yield (
@@ -46,6 +48,8 @@ def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
         f"{_EXHAUSTED[region.on_exhausted]}"
     )
     yield f"It passes when {_named(region.verify)} passes it, on the encoded and decoded result."
+    if region.utility:
+        yield f"It must stay of use, too, unless it is filled: {_named(region.utility)} passes it."
     if region.tiny:
         ladder = "; then ".join(_step(step) for step in region.tiny.ladder)
         yield f"Below {region.tiny.below_px:g} px a {kind} is too small to be verified: {ladder}."

@@ -59,7 +59,9 @@ def declare_fields(fields: Mapping[str, str], keep: Iterable[str] | str, drop: I
     names = [name for name, _ in content]
     if not all(either) or len(set(names)) < len(names):
         raise PolicyError("a name in fields is empty, or stands in two of them; each field is declared once")
-    return Fields(declare(dict(content), _names(keep), _names(drop)), either)
+    schema = declare(dict(content), _names(keep), _names(drop))
+    Schema({group[0]: schema.fields[group[0]] for group in either}).regions()  # of alternatives a sample has one
+    return Fields(schema, either)
 
 
 def _names(given: Iterable[str] | str) -> list[str]:

@@ -17,6 +17,9 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from anondata.errors import WeightsError
+from anondata.models.registry import pull
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -46,6 +49,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the photos are not at {folder}")
     return folder
+
+
+@cache
+def _unavailable(name: str) -> str:
+    """Why these weights are not to be had, or nothing."""
+    try:
+        pull(name)
+    except WeightsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def fetched() -> Callable[..., None]:
+    """Fetches weights into the cache folder; a test that asks is skipped where that cannot be."""
+
+    def fetch(*names: str) -> None:
+        for name in names:
+            if why := _unavailable(name):
+                pytest.skip(why)
+
+    return fetch
 
 
 @cache

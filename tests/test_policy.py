@@ -31,6 +31,7 @@ def test_presets_round_trip_through_yaml(name: str) -> None:
 
 def test_the_presets_are_these() -> None:
     assert presets() == (
+        "documents",
         "faces",
         "faces-blur",
         "faces-except-consented",
@@ -38,6 +39,10 @@ def test_the_presets_are_these() -> None:
         "faces-mosaic",
         "faces-only-protected",
         "faces-protected",
+        "faces-synthetic",
+        "people",
+        "places",
+        "street",
     )
 
 

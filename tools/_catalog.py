@@ -45,7 +45,7 @@ from pydantic import (
 from anondata.components import suggest
 from anondata.errors import CatalogError, LimitError, RequestError
 from anondata.ledger.values import Scope
-from anondata.samples import DROP, INSIGHTS, KEEP
+from anondata.samples import DROP, INSIGHTS, KEEP, is_regions
 
 ANYBODY = "*"
 
@@ -71,7 +71,7 @@ def _client(name: str) -> str:
 
 
 def _kind(kind: str) -> str:
-    if kind in (KEEP, DROP, INSIGHTS):
+    if kind in (KEEP, DROP, INSIGHTS) or is_regions(kind):
         raise ValueError(f"{kind!r} is no content type; name the column in keep: or drop: instead")
     return kind
 

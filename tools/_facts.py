@@ -11,7 +11,7 @@ from anondata.cards.facts import Bound, Facts, Feature, File, Gate, Model, Split
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
-    from anondata.policy import Policy
+    from anondata.policy import Policy, Step
 
 Json = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ def gates_of(policy: Policy) -> Iterator[Gate]:
     """Every gate and every rule of whom it covers, with their thresholds and where these come from."""
     for content in policy.content.values():
         for kind, region in content.regions.items():
-            for step in region.verify:
+            for step in (*region.verify, *region.utility):
                 yield from _gates(step.make(), kind)
             if region.cover.name != "everyone":
                 yield _cover(region.cover.make(), region.cover.name, kind)
@@ -151,16 +151,23 @@ def models_of(policy: Policy, audit: Json | None) -> list[Model]:
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, str]]:
     for content in policy.content.values():
-        for step in content.detect:
-            yield _detector(step.name, step.params), "detector"
-        for step in content.scan.detect if content.scan and content.scan.passes else ():
-            yield _detector(step.name, step.params), "detector of the second look"
+        parts: list[tuple[Sequence[Step], str]] = [(content.detect, "detector")]
+        if content.scan and content.scan.passes:
+            parts.append((content.scan.detect, "detector of the second look"))
         for region in content.regions.values():
-            for gate in region.verify:
-                for embedder in gate.make().embedders:
-                    yield _embedder(embedder), "gate"
-            for embedder in region.cover.make().embedders:
-                yield _embedder(embedder), "whom it covers"
+            parts += [(region.ladder, "technique"), (region.tiny.ladder if region.tiny else (), "technique")]
+            parts += [((*region.verify, *region.utility), "gate"), ((region.cover,), "whom it covers")]
+        for steps, role in parts:
+            for step in steps:
+                yield from _of_component(step, role)
+
+
+def _of_component(step: Step, role: str) -> Iterator[tuple[str, str]]:
+    """Its own networks by the registry's names, those of its embedders, and for other detectors the name itself."""
+    made = step.make()
+    named = getattr(made, "networks", (_detector(step.name, step.params),) if step.role == "detector" else ())
+    yield from ((str(name), role) for name in named)
+    yield from ((_embedder(embedder), role) for embedder in getattr(made, "embedders", ()))
 
 
 def _of_audit(audit: Json | None) -> Iterator[tuple[str, str]]:

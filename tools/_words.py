@@ -43,6 +43,8 @@ def _region(policy: RegionPolicy) -> list[str]:
         f"{_steps(policy.ladder, ' → ')}; {_EXHAUSTED[policy.on_exhausted]}",
         f"checked by {_steps(policy.verify)}",
     ]
+    if policy.utility:
+        lines.append(f"must stay of use: {_steps(policy.utility)}")
     if policy.tiny:
         lines.append(f"below {policy.tiny.below_px:g} px: {_steps(policy.tiny.ladder, ' → ')}, nothing to check")
     return lines

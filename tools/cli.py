@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "card": "card",
     "doctor": "doctor",
     "gallery": "gallery",
+    "policy": "policy",
     "preview": "preview",
     "publish": "publish",
     "quota": "quota",

@@ -16,10 +16,11 @@ from anondata.content import codec
 from anondata.content.codec import Picture
 from anondata.errors import FieldTypeError
 from anondata.insights import describe
-from anondata.kernels import cut, mark, outer_rects, paste
+from anondata.kernels import cut, mark, outer_rects, paste, unmark
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
+from anondata.transforms.mask import around
 
 SAMPLED_PX = 10_000  # pixels that tell a picture's range
 FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 8 none
@@ -126,7 +127,12 @@ class ImageContent:
             rows = (regions.image == image).nonzero().flatten()
             order += rows.tolist()
             crops.append(cut(media[image].pixels, rects[rows], technique.crop_px).float())
-        changed = technique.change(torch.cat(crops), extent=technique.extent, seeds=[seeds[i] for i in order])
+        if technique.looks_around:
+            known = _around(regions, rects, frames, technique)[order]
+            changed = technique.change_around(torch.cat(crops), known=known.to(crops[0].device))
+        else:
+            placed = _in_crops(regions, rects)[order] if technique.aligns else None
+            changed = _changed(torch.cat(crops), technique, [seeds[i] for i in order], placed)
         where = {row: place for place, row in enumerate(order)}
         return [
             _patch(changed[where[row]], box, rect, technique)
@@ -161,10 +167,13 @@ class ImageContent:
         again = _from_array(value, device) if form.kind == "array" else _from_tensor(value, device)
         return value, again
 
-    def covered(self, patches: Sequence[Patch], media: ImageMedia, regions: Regions) -> Tensor:
+    def covered(self, patches: Sequence[tuple[Patch, bool]], media: ImageMedia, regions: Regions) -> Tensor:
         mask = torch.zeros(media.pixels.shape[-2:], dtype=torch.bool)
-        for patch in patches:
-            mark(mask, list(patch.rect), patch.weight)
+        for patch, hides in patches:
+            if hides:
+                mark(mask, list(patch.rect), patch.weight)
+            else:
+                unmark(mask, list(patch.rect), patch.weight)
         return torch.tensor([_share(mask, box) for box in regions.boxes.tolist()], device=regions.boxes.device)
 
 
@@ -180,6 +189,24 @@ def _stretched(pixels: Tensor) -> Tensor | None:
     if high == low:
         low, high = float(levels.min()), float(levels.max())
     return None if high == low else ((levels - low) * (255 / (high - low))).clamp(0, 255).round().to(torch.uint8)
+
+
+def _in_crops(regions: Regions, rects: Tensor) -> Tensor:
+    """Landmarks ``(R, 5, 2)`` as shares of the sides of the crops that were cut from ``rects``."""
+    near, far = rects[:, None, :2].to(regions.landmarks), rects[:, None, 2:].to(regions.landmarks)
+    return (regions.landmarks - near) / (far - near)
+
+
+def _around(regions: Regions, rects: Tensor, frames: Tensor, technique: RegionTransform) -> Tensor:
+    """Which pixels of crops lie beyond what is covered, and in the picture; see :func:`around`."""
+    weights = [technique.weight(b, r) for b, r in zip(regions.boxes.tolist(), rects.tolist(), strict=True)]
+    return around(weights, rects, frames, crop_px=technique.crop_px)
+
+
+def _changed(crops: Tensor, technique: RegionTransform, seeds: list[int], landmarks: Tensor | None) -> Tensor:
+    if landmarks is None:
+        return technique.change(crops, extent=technique.extent, seeds=seeds)
+    return technique.change_aligned(crops, extent=technique.extent, seeds=seeds, landmarks=landmarks.to(crops.device))
 
 
 def _patch(crop: Tensor, box: list[float], rect: list[int], technique: RegionTransform) -> Patch:

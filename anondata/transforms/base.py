@@ -47,9 +47,13 @@ class RegionTransform(nn.Module):
     """
 
     name: ClassVar[str]
-    crop_px: ClassVar[int] = 128
+    crop_px: int = 128
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
+    looks_around: bool = False  # whether it is told where its surroundings are; one that is has change_around
+    networks: tuple[str, ...] = ()  # the registered weights that it computes with
+    aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
+    moves: bool = False  # whether what was in one place may be seen in another, beyond the patches that lie on it
 
     def __init__(
         self,
@@ -81,6 +85,17 @@ class RegionTransform(nn.Module):
         extent: side of a crop relative to its region; strength is relative to the region, so to ``S / extent``.
         seeds: one a crop, for techniques that draw at random.
         """
+
+    def change_around(self, crops: Tensor, *, known: Tensor) -> Tensor:
+        """The technique by the ``known (R, 1, S, S)`` pixels of crops alone, which lie beyond what is covered."""
+        raise NotImplementedError
+
+    def change_aligned(self, crops: Tensor, *, extent: float, seeds: Sequence[int], landmarks: Tensor) -> Tensor:
+        """As :meth:`change`, for a technique that aligns what it draws with what is there.
+
+        landmarks: ``(R, 5, 2)`` x, y as shares of the crop's sides, left eye first; NaN where there are none.
+        """
+        return self.change(crops, extent=extent, seeds=seeds)
 
     @abstractmethod
     def strength(self) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def anonymize(
     Every column is declared: in ``fields`` with its content type (by default ``{"image": "image"}``), in ``keep`` or
     in ``drop``. A column may hold a list of images. Members of structs are named with dots: ``"meta.photo"``, also in
     a list of structs. Names of classes are part of a kept label's type: where they are names of people, drop it.
-    A kept image passes as it is, with all that its file tells (EXIF: place, time, camera).
+    A kept image passes as it is, with all that its file tells (EXIF: place, time, camera). A column of boxes may be
+    declared ``"regions"`` in ``fields``; see :class:`anondata.samples.Schema`.
 
     on_withheld: what consumers get instead of a withheld sample: ``"replace"`` (another one, and the column
         ``"anondata"`` says so; what views do unless told otherwise), ``"drop"`` (streams do) or ``"raise"``.
@@ -83,6 +84,7 @@ def anonymize(
         RefusedError: a dataset with a transform, or with a format that makes tables.
     """
     schema = declare(fields, keep, drop)
+    schema.regions()
     streams = isinstance(ds, IterableDataset | IterableDatasetDict)
     if not streams and not isinstance(ds, Dataset | DatasetDict):
         raise FieldTypeError(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Translation, TranslationVariableLanguages, Value
 
 from anondata.errors import FieldTypeError, PolicyError, UndeclaredFieldError
-from anondata.samples import DROP, INSIGHTS, KEEP, Schema
+from anondata.samples import DROP, INSIGHTS, KEEP, Schema, is_regions
 
 NOTE = "anondata"
 """The column that says of each row whether it was released or replaced."""
@@ -136,7 +136,7 @@ def _resolve(name: str, feature: Any, declared: Mapping[str, str], seen: list[st
         kind = declared[name]
         if kind == DROP:
             return None
-        (_check_kept if kind == KEEP else _check_content)(name, kind, item)
+        (_check_kept if kind == KEEP or is_regions(kind) else _check_content)(name, kind, item)
         return Leaf(name, kind, feature)
     if not inside:
         raise UndeclaredFieldError(

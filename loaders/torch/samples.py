@@ -135,6 +135,7 @@ def layout_of(fields: Mapping[Any, str], keep: Names = (), drop: Names = ()) -> 
     """
     written = [*fields, *_each(keep), *_each(drop)]
     schema = declare({_name(n): kind for n, kind in fields.items()}, map(_name, _each(keep)), map(_name, _each(drop)))
+    schema.regions()
     if schema.fields.get(NOTE, DROP) != DROP:
         raise PolicyError(f"{NOTE!r} is the field that says what became of a sample; drop yours, or rename it")
     positions = frozenset(_name(n) for n in written if not isinstance(n, str))

@@ -1,0 +1,181 @@
+"""Regions that come with a sample: boxes that people drew, or another tool found, read into what detectors return.
+
+A field of regions holds one of:
+
+* ``{"bbox": [[x, y, w, h], …], "category": [2, …]}``, as in COCO and its kin; beside it ids and areas may stand
+* ``{"boxes": tv_tensors.BoundingBoxes(…), "labels": [1, …]}``; the canvas must be as large as the picture
+* a list of ``{"box": [x0, y0, x1, y1], "kind": "face"}``, or of ``{"bbox": …, "category": …}``
+* the JSON text of one of these
+
+Boxes are in pixels of the upright picture. Categories are texts or whole numbers, and may be called ``kind``,
+``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anondata.detectors.pyramid import box_iou
+from anondata.errors import FieldTypeError
+from anondata.policy import IGNORE
+from anondata.regions import LANDMARKS, Regions, cat_regions
+
+_BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # plain numbers called boxes could be either
+_KINDS = ("kind", "category", "labels")
+_BESIDE = ("id", "bbox_id", "image_id", "area", "iscrowd")  # numbers; an outline or a text could tell who it is
+_EXPECTED = "expected boxes and their categories in one of the forms of anondata.content.given"
+
+
+def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]) -> Regions:
+    """The regions of one picture, on the CPU, with score 1.
+
+    frame: height and width of the picture. kinds: those that may be. meaning: kinds by category, or ``"ignore"``.
+
+    Raises:
+        FieldTypeError: for what is in none of the forms above, coordinates that are not finite or make no box, a box
+            outside of the picture, a canvas of another size, or a category that means nothing.
+    """
+    try:
+        return cat_regions([_read(columns, frame, kinds, meaning) for columns in _columns(value)])
+    except FieldTypeError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+        raise FieldTypeError(f"a field of regions cannot be read ({type(error).__name__}); {_EXPECTED}") from error
+
+
+def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Regions]:
+    """Given regions, and what detectors found beside them.
+
+    What overlaps a given region of its kind by more than ``iou`` is that one: its box gives way, and its landmarks
+    are taken where the given region has none.
+    """
+    if not len(given) or not len(found):
+        return given, found
+    kind = torch.tensor([[a == b for b in found.kinds] for a in given.kinds], device=found.boxes.device)
+    same = kind & (given.image[:, None] == found.image[None])
+    overlap = box_iou(given.boxes, found.boxes) * same
+    most, which = overlap.max(dim=1)
+    lent = (most > iou) & ~given.has_landmarks
+    landmarks = torch.where(lent[:, None, None], found.landmarks[which], given.landmarks)
+    return replace(given, landmarks=landmarks), found.select(~(overlap > iou).any(dim=0))
+
+
+def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Lists by name, as in the first form; a list of regions is one such for each."""
+    if isinstance(value, str | bytes | bytearray):
+        value = json.loads(value)
+    if isinstance(value, Mapping):
+        yield value
+        return
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise FieldTypeError(f"a field of regions holds {type(value).__name__}; {_EXPECTED}, for each picture")
+    for item in value:
+        yield {name: [part] for name, part in item.items()}
+
+
+def _read(
+    columns: Mapping[str, Any], frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]
+) -> Regions:
+    if set(columns) - {*_BOXES, *_KINDS, *_BESIDE, "landmarks"}:
+        raise FieldTypeError(f"a field of regions holds more than regions; {_EXPECTED}, and drop what else there is")
+    named, called = _one(columns, _BOXES), _listed(columns[_one(columns, _KINDS)])
+    boxes = _corners(columns[named], _BOXES[named], frame)
+    count = len(boxes)
+    if len(called) != count:
+        raise FieldTypeError(f"a field of regions has {count} boxes and {len(called)} categories")
+    if any(_numbers(columns[name]).numel() not in (1, count) for name in _BESIDE if name in columns):
+        raise FieldTypeError("a field of regions holds ids or areas that are not one for each region")
+    landmarks = _landmarks(columns.get("landmarks"), count)
+    _check(boxes, landmarks, frame)
+    meant = [_kind(category, kinds, meaning) for category in called]
+    image = torch.zeros(count, dtype=torch.int64)
+    regions = Regions(image, boxes.float(), landmarks.float(), torch.ones(count), tuple(k or "" for k in meant))
+    return regions.select([i for i, kind in enumerate(meant) if kind is not None])
+
+
+def _one(columns: Mapping[str, Any], names: Collection[str]) -> str:
+    there = [name for name in names if name in columns]
+    if len(there) != 1:
+        raise FieldTypeError(f"a field of regions holds {len(there)} of {', '.join(names)}; {_EXPECTED}")
+    return there[0]
+
+
+def _listed(values: Any) -> list[Any]:
+    """A list, tensor or array as a list, down to numbers."""
+    values = _plain(values)
+    if not isinstance(values, list | tuple):
+        raise FieldTypeError(f"a field of regions holds {type(values).__name__} where a list should be; {_EXPECTED}")
+    return [_plain(item) for item in values]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _numbers(values: Any) -> Tensor:
+    """float64, so that a far side is not rounded twice; raises TypeError or ValueError for what is no number."""
+    values = _plain(values)
+    return torch.tensor(_listed(values) if isinstance(values, list | tuple) else values, dtype=torch.float64)
+
+
+def _corners(boxes: Any, form: str, frame: tuple[int, int]) -> Tensor:
+    """``(R, 4)`` x0, y0, x1, y1. A tensor of torchvision knows its own form; nothing is imported to ask it."""
+    if hasattr(boxes, "canvas_size"):
+        form = boxes.format.value
+        if tuple(boxes.canvas_size) != frame:
+            raise FieldTypeError(f"boxes are of a canvas of {tuple(boxes.canvas_size)}, but the picture is {frame}")
+    if form not in ("XYXY", "XYWH", "CXCYWH"):
+        raise FieldTypeError(f"boxes are of the form {form or 'of plain numbers'}; {_EXPECTED}")
+    rows = _numbers(boxes)
+    rows = rows if rows.numel() else rows.reshape(0, 4)
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise FieldTypeError(f"boxes have the shape {tuple(rows.shape)}, expected (R, 4)")
+    a, b = rows[:, :2], rows[:, 2:]
+    near = a - b / 2 if form == "CXCYWH" else a
+    return torch.cat([near, b if form == "XYXY" else near + b], dim=1)
+
+
+def _landmarks(points: Any, count: int) -> Tensor:
+    unknown = [[float("nan")] * 2] * LANDMARKS
+    rows = [unknown] * count if points is None else [unknown if p is None else p for p in _listed(points)]
+    found = _numbers(rows).reshape(-1, LANDMARKS, 2)
+    if len(found) != count:
+        raise FieldTypeError(f"a field of regions has {count} boxes and landmarks of {len(found)}")
+    return found
+
+
+def _check(boxes: Tensor, landmarks: Tensor, frame: tuple[int, int]) -> None:
+    """A box may hang over the picture's edge: an ellipse in what is left of it would cover less."""
+    size = torch.tensor([frame[1], frame[0]], dtype=torch.float64)
+    near, far = boxes[:, :2], boxes[:, 2:]
+    if not bool(boxes.isfinite().all()):
+        raise FieldTypeError("a given box has coordinates that are not finite")
+    if not bool((far - near > 1).all()):
+        raise FieldTypeError(
+            "a given box is inside out, or at most one pixel wide or high; expected pixels, no shares of the picture"
+        )
+    if not bool(((far > 0) & (near < size) & (near > -size) & (far < 2 * size)).all()):
+        raise FieldTypeError("a given box is outside of its picture, or larger by far; are they of one size?")
+    if bool(((landmarks < -size) | (landmarks > 2 * size)).any()):
+        raise FieldTypeError("a given region has landmarks far outside of its picture")
+
+
+def _kind(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -> str | None:
+    """What a category means; None to ignore it. It is not quoted: a category may be somebody's name."""
+    if type(category) not in (str, int):
+        raise FieldTypeError(f"a category is {type(category).__name__}; expected a text or a whole number")
+    kind = meaning.get(str(category), str(category))
+    if str(category) in meaning and kind == IGNORE:
+        return None
+    if kind not in kinds:
+        raise FieldTypeError(
+            f"a given region has a category that is none of the policy's kinds ({', '.join(sorted(kinds))}), and "
+            "that its given: does not name; say there what it means, or that it is to be ignored: CATEGORY: ignore"
+        )
+    return kind

@@ -1,0 +1,265 @@
+"""Pure functions that lay one face over another: align by landmarks, match colours, blend without a seam.
+
+Places are x, y as shares of a picture's sides. Everything is computed a row at a time in effect: no row's result
+depends on the others of its batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anondata.kernels import Shape
+from anondata.transforms._membrane import membrane
+
+# Where landmarks lie in a detector's box: the mean of CenterFace's own on upright faces.
+USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
+MIRRORED = (1, 0, 2, 4, 3)
+MIN_SPREAD = 0.15  # of the box's side; the landmarks of real faces spread over about half
+STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends more for it
+
+FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
+MOUTH = (0.18, 0.82, 0.62, 0.92)  # left, right, top and bottom in an upright face's box
+STREAK = 8  # pixels of a crop to either side over which streaks are smoothed
+RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge
+_LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def usual_landmarks(count: int, extent: float) -> Tensor:
+    """``(count, 5, 2)`` where landmarks lie in a crop that reaches ``extent`` times its region."""
+    return ((torch.tensor(USUAL_LANDMARKS) - 0.5) / extent + 0.5).expand(count, -1, -1)
+
+
+def landmarks_or_usual(landmarks: Tensor, extent: float) -> Tensor:
+    """``(R, 5, 2)`` float64 on the CPU; where they are unknown or cannot be a face's, the usual places."""
+    exact = landmarks.detach().to("cpu", torch.float64)
+    known = exact.nan_to_num(0.0, 0.0, 0.0)
+    near = (known - 0.5).abs().flatten(1).amax(dim=1) <= 1.0
+    centred = known - known.mean(dim=1, keepdim=True)
+    # The lesser principal spread: landmarks on one line define no face.
+    xx, yy = centred[..., 0].square().mean(1), centred[..., 1].square().mean(1)
+    xy = (centred[..., 0] * centred[..., 1]).mean(1)
+    least = ((xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()).clamp(min=0).sqrt()
+    good = exact.isfinite().flatten(1).all(dim=1) & near & (least >= MIN_SPREAD / extent / 2)
+    return torch.where(good[:, None, None], known, usual_landmarks(len(known), extent).to(known))
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """Rotation, scale and shift ``(R, 2, 3)`` that bring ``source (5, 2)`` closest to ``target (R, 5, 2)``.
+
+    Least squares in closed form: Umeyama (1991), doi 10.1109/34.88573.
+    """
+    source = source.expand(len(target), -1, -1)
+    mean_s, mean_t = source.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
+    s, t = source - mean_s, target - mean_t
+    norm = s.square().sum(dim=(1, 2)).clamp(min=1e-9)
+    a = (s * t).sum(dim=(1, 2)) / norm
+    b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(dim=1) / norm
+    turn = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    shift = mean_t[:, 0] - (turn * mean_s).sum(dim=2)
+    return torch.cat([turn, shift[..., None]], dim=2)
+
+
+def affine(source: Tensor, target: Tensor) -> Tensor:
+    """The affine map ``(R, 2, 3)`` that brings ``source (R, P, 2)`` closest to ``target (R, P, 2)``."""
+    ones = torch.ones_like(source[..., :1])
+    solved: Tensor = torch.linalg.pinv(torch.cat([source, ones], dim=2)) @ target
+    return solved.transpose(1, 2)
+
+
+def centres(side: int, device: torch.device | str = "cpu") -> Tensor:
+    """``(side, side, 2)`` x, y of the centres of a square picture's pixels."""
+    line = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], dim=-1)
+
+
+def mapped(transform: Tensor, places: Tensor) -> Tensor:
+    """``(R, H, W, 2)``: ``places (H, W, 2)`` under affine maps ``(R, 2, 3)``."""
+    x, y = places[None, ..., 0], places[None, ..., 1]
+    a = transform.to(places)[:, :, :, None, None]
+    return torch.stack([a[:, i, 0] * x + a[:, i, 1] * y + a[:, i, 2] for i in (0, 1)], dim=-1)
+
+
+def warp(pictures: Tensor, back: Tensor, side: int) -> Tensor:
+    """``(R, C, side, side)``: pixels of ``pictures (R, C, h, w)`` from where affine maps ``back (R, 2, 3)`` point."""
+    return sample(pictures, mapped(back, centres(side, pictures.device)))
+
+
+def sample(pictures: Tensor, places: Tensor) -> Tensor:
+    """Pixels of ``pictures (R, C, h, w)`` at ``places (R, H, W, 2)``; beyond the border it is repeated."""
+    return F.grid_sample(pictures, places * 2 - 1, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def trimmed(mattes: Tensor) -> Tensor:
+    """Mattes ``(R, 1, S, S)`` drawn in a little, so that no rim of the old background comes along."""
+    shrunk = -F.max_pool2d(-mattes, 5, stride=1, padding=2)
+    soft = F.avg_pool2d(shrunk, 3, stride=1, padding=1, count_include_pad=False)
+    return smooth((soft - 0.35) / 0.5)
+
+
+def within(places: Tensor) -> Tensor:
+    """``(R, 1, H, W)``: 1 where ``places (R, H, W, 2)`` lie in their picture, falling to 0 towards its border."""
+    return smooth((0.5 - (places - 0.5).abs()).amin(dim=-1) / FRAME)[:, None]
+
+
+def smooth(ramp: Tensor) -> Tensor:
+    """A ramp from 0 to 1 with soft ends."""
+    bounded = ramp.clamp(0, 1)
+    return bounded * bounded * (3 - 2 * bounded)
+
+
+def thin_plate(source: Tensor, target: Tensor, side: int) -> Tensor:
+    """``(R, side, side, 2)``: where each pixel goes under the smoothest map that brings source to target landmarks.
+
+    source, target: ``(R, 5, 2)`` float64 on the CPU. Source: Bookstein (1989), doi 10.1109/34.24792.
+    """
+    rows, points = source.shape[:2]
+    system = source.new_zeros(rows, points + 3, points + 3)
+    system[:, :points, :points] = _kernel((source[:, :, None] - source[:, None]).square().sum(-1))
+    scale = (source - source.mean(1, keepdim=True)).square().sum(-1).mean(1)  # stiffness in units of the face
+    system[:, :points, :points] += STIFFNESS * scale[:, None, None] * torch.eye(points).to(source)
+    affine_part = torch.cat([torch.ones_like(source[..., :1]), source], dim=2)
+    system[:, :points, points:], system[:, points:, :points] = affine_part, affine_part.transpose(1, 2)
+    wanted = torch.cat([target, target.new_zeros(rows, 3, 2)], dim=1)
+    solved = torch.linalg.solve(system, wanted).float()
+    places, knots = centres(side), source.float()
+    back = solved[:, points:].transpose(1, 2)[:, :, [1, 2, 0]]
+    out = mapped(back, places)
+    for knot in range(points):  # one at a time: five times less memory
+        distance = (places[None] - knots[:, knot, None, None]).square().sum(-1)
+        out += _kernel(distance)[..., None] * solved[:, knot, None, None]
+    return out
+
+
+def _kernel(squared: Tensor) -> Tensor:
+    return 0.5 * squared * squared.clamp(min=1e-12).log()
+
+
+def canonical(landmarks: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Of each pixel, ``(R, side, side)`` each: where it lies across and down an upright face's detector box."""
+    usual = torch.tensor(USUAL_LANDMARKS).to(landmarks).expand(len(landmarks), -1, -1)
+    where = mapped(affine(landmarks, usual), centres(side))
+    return where[..., 0], where[..., 1]
+
+
+def face_mask(landmarks: Tensor, side: int) -> Tensor:
+    """``(R, 1, side, side)`` float: 1 in the oval from brows to chin, falling softly to 0 around it."""
+    distance = _oval(*canonical(landmarks, side))
+    return ((1.15 - distance) / 0.3).clamp(0, 1)[:, None]
+
+
+def _oval(across: Tensor, down: Tensor) -> Tensor:
+    return (((across - 0.5) / 0.44).square() + ((down - 0.57) / 0.46).square()).sqrt()
+
+
+def mouths(pictures: Tensor, landmarks: Tensor) -> Tensor:
+    """``(R, 40)`` of length 1: the coarse pattern of light and dark around the mouths of ``pictures (R, 3, S, S)``.
+
+    So coarse, 5 by 8 means, that it tells little more than how far a mouth is open and whether teeth show.
+    """
+    usual = torch.tensor(USUAL_LANDMARKS).to(landmarks).expand(len(landmarks), -1, -1)
+    back = affine(usual, landmarks)
+    u, v = torch.linspace(MOUTH[0], MOUTH[1], 32), torch.linspace(MOUTH[2], MOUTH[3], 20)
+    places = torch.stack([u.expand(20, -1), v[:, None].expand(-1, 32)], dim=-1)
+    patches = sample(to_ycc(pictures)[:, :1], mapped(back, places).to(pictures))
+    means = F.avg_pool2d(patches, 4).flatten(1)
+    return F.normalize(means - means.mean(dim=1, keepdim=True), dim=1)
+
+
+def head_mask(landmarks: Tensor, side: int) -> Tensor:
+    """``(R, 1, side, side)`` float: 1 on head and neck, falling to 0 beside the chin and the neck.
+
+    Clothes stay behind: they seldom go with what is below the covered area.
+    """
+    across, down = canonical(landmarks, side)
+    head = torch.maximum(smooth((1.3 - _oval(across, down)) / 0.25), smooth((0.95 - down) / 0.3))
+    neck = smooth((0.45 - (across - 0.5).abs()) / 0.2) * smooth((1.18 - down) / 0.2)
+    return torch.maximum(head, neck)[:, None]
+
+
+def below_chin(landmarks: Tensor, side: int) -> Tensor:
+    """``(R, 1, side, side)`` float: 1 on neck and shoulders, falling to 0 around them; 0 for faces that lie."""
+    across, down = canonical(landmarks, side)
+    slope = smooth((0.42 + (down - 1.05).clamp(min=0) - (across - 0.5).abs()) / 0.12)
+    axis = landmarks[:, 3:].mean(dim=1) - landmarks[:, :2].mean(dim=1)
+    upright = smooth((axis[:, 1] / axis.norm(dim=1).clamp(min=1e-6) - 0.7) / 0.2)
+    return (upright[:, None, None] * slope * smooth((down - 0.8) / 0.2))[:, None].float()
+
+
+@lru_cache(maxsize=32)
+def depth_within(side: int, shape: Shape, share: float) -> Tensor:
+    """``(side, side)``: how deep each pixel of a crop lies in what is replaced, 1 in the middle, 0 and less outside.
+
+    The covered area takes ``share`` of each side. Half of what lies around it is replaced, too: crops are cut in
+    whole pixels and resampled, and no pixel of the covered area may leave a trace in what stays. Where nothing lies
+    around, all is replaced and as deep as can be.
+    """
+    if share >= 1 - 1e-6:
+        return torch.ones(side, side)
+    u = (centres(side) * 2 - 1).abs()
+    distance = u.amax(dim=-1) if shape == "rectangle" else u.square().sum(dim=-1).sqrt()
+    return 1 - distance / ((1 + share) / 2)
+
+
+def moments(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``(R, C, 1, 1)`` of ``(R, C, H, W)`` under weights ``(R, 1, H, W)``."""
+    total = weight.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    mean = (images * weight).sum(dim=(2, 3), keepdim=True) / total
+    spread = ((images - mean).square() * weight).sum(dim=(2, 3), keepdim=True) / total
+    return mean, spread.sqrt()
+
+
+def to_ycc(images: Tensor) -> Tensor:
+    """Luma and two differences of colour of ``(R, 3, H, W)`` (ITU-R BT.601)."""
+    r, g, b = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return torch.cat([wr * r + wg * g + wb * b for wr, wg, wb in _LUMA], dim=1)
+
+
+def from_ycc(images: Tensor) -> Tensor:
+    y, cb, cr = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return torch.cat([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], dim=1)
+
+
+def recoloured(faces: Tensor, mean: Tensor, spread: Tensor, weight: Tensor) -> Tensor:
+    """Faces ``(R, 3, H, W)`` whose colours have a given mean and, within bounds, spread under weights, in YCbCr.
+
+    mean, spread: ``(R, 3, 1, 1)``. The shift is bounded, too: teeth and eyes are shifted with the skin.
+    """
+    ycc = to_ycc(faces)
+    own_mean, own_spread = moments(ycc, weight)
+    gain = (spread / own_spread.clamp(min=1e-3)).clamp(0.75, 1.3)
+    limit = ycc.new_tensor([0.35, 0.08, 0.08])[None, :, None, None]
+    shift = torch.minimum(torch.maximum(mean - own_mean, -limit), limit)
+    return from_ycc((ycc - own_mean) * gain + own_mean + shift).clamp(0, 1)
+
+
+def blended(crops: Tensor, faces: Tensor, mattes: Tensor, depth: Tensor, neck: Tensor) -> Tensor:
+    """``crops`` with ``faces`` before a background that continues what lies around.
+
+    crops, faces: ``(R, 3, S, S)`` in [0, 1]. mattes: ``(R, 1, S, S)`` in [0, 1]. depth: ``(S, S)``, see
+    :func:`depth_within`; where it is positive nothing is taken from ``crops``, and faces fade in over RIM of it.
+    neck: ``(R, 1, S, S)`` how far the background there is what lies right below the covered area, drawn upwards.
+
+    Source: Perez, Gangnet, Blake (2003), doi 10.1145/882262.882269, for the membrane.
+    """
+    inside = depth > 0
+    if bool(inside.all()):
+        return faces
+    ground = membrane(crops, ~inside.expand(len(crops), 1, -1, -1))
+    ground = torch.lerp(ground, drawn_up(crops, inside), neck)
+    return torch.where(inside, torch.lerp(ground, faces, mattes * smooth(depth / RIM)), crops)
+
+
+def drawn_up(crops: Tensor, inside: Tensor) -> Tensor:
+    """``(R, 3, S, S)``: each column in the colour of ``crops`` right below the lowest pixel ``inside`` in it."""
+    side = inside.shape[-1]
+    rows = torch.arange(side, device=inside.device)[:, None].expand(side, side)
+    lowest = torch.where(inside, rows, rows.new_tensor(-1)).amax(dim=0)  # a column a number
+    nearest = (lowest + 1).clamp(max=side - 1)
+    picked = torch.stack([crops[..., (nearest + k).clamp(max=side - 1), rows[:, 0]] for k in range(3)]).mean(dim=0)
+    soft = F.avg_pool1d(F.pad(picked, (STREAK, STREAK), mode="replicate"), 2 * STREAK + 1, stride=1)
+    return soft[..., None, :].expand(-1, -1, side, -1)

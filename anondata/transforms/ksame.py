@@ -1,0 +1,98 @@
+"""The average of the k most alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anondata.kernels import Shape
+from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, members_of
+from anondata.transforms._faces_blend import smooth
+from anondata.transforms.synthetic_face import whole
+
+
+class KSame(FaceSwap):
+    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose, colour and mouth.
+
+    The classic (Newton, Sweeney, Malin 2005) gives each of k people of the set that is anonymized the same average of
+    just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set. It does not
+    hold here, for the gallery is another set. What holds is simpler: the original's face is not in the average at
+    all. The result is a function of the original's landmarks, of the mean and spread of its colour, of how its mouth
+    is held (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and k says
+    how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
+    never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
+
+    Args:
+        k: how many are averaged, 2 to 64; each of them once, as they are or mirrored.
+        members: how many generated faces the gallery has, 2 to 1024; see :mod:`anondata.models.face_pool`.
+        faces: a folder of photos to use in place of generated faces, one person each, of people who consented to be
+            part of averages; None for generated faces.
+
+    Raises:
+        WeightsError: at first use, where the faces cannot be had, or are fewer than k.
+
+    Source: Newton, Sweeney, Malin (2005), doi 10.1109/TKDE.2005.32; aligned as in k-Same-M, Gross et al. (2006).
+    """
+
+    name = "ksame"
+    draws = False
+
+    def __init__(
+        self,
+        k: int = 8,
+        members: int = 128,
+        faces: str | None = None,
+        *,
+        coverage: float = 1.5,
+        shape: Shape = "ellipse",
+        feather: float = 0.25,
+        **common: Any,
+    ) -> None:
+        super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
+        self.k = whole("k", k, 2, 64)
+        self.pool_size = whole("members", members, 2, 1024)
+        if not (faces is None or isinstance(faces, str)):
+            raise ValueError(f"faces must be the path of a folder, got {type(faces).__name__}")
+        if faces is None and k > members:
+            raise ValueError(f"k must be at most members, got {k} of {members}")
+        self.folder = faces
+
+    def strength(self) -> dict[str, Any]:
+        return {"k": self.k, "members": self.pool_size, "faces": self.folder}
+
+    def members(self) -> Members:
+        from anondata.errors import WeightsError
+        from anondata.models.face_pool import photographed_pool, shared_pool
+
+        pool = shared_pool(self.pool_size) if self.folder is None else photographed_pool(self.folder)
+        if len(pool) < self.k:
+            raise WeightsError(f"the folder of faces has {len(pool)} people, expected k = {self.k} or more")
+        return members_of(pool)
+
+    def faces(self, order: Tensor, landmarks: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
+        members = self.members()
+        rows = []
+        for row in range(len(order)):
+            which = _people(order[row], len(members) // 2)[: self.k]
+            one = laid(members, which, landmarks[row : row + 1].expand(len(which), -1, -1), look)
+            rows.append(average(one))
+        return torch.cat(rows)
+
+
+def average(faces: Tensor) -> Tensor:
+    """``(1, 4, S, S)``: the mean of faces ``(k, 4, S, S)``, each pixel's colour only of those who are there."""
+    colours, mattes = faces[:, :3], faces[:, 3:]
+    mean = (colours * mattes).sum(dim=0) / mattes.sum(dim=0).clamp(min=1e-3)
+    most = smooth((mattes.mean(dim=0) - 0.3) / 0.5)  # where most of them are: thin veils of single ones go
+    return torch.cat([mean, most])[None]
+
+
+def _people(order: Tensor, people: int) -> Tensor:
+    """The same order with each person once, as themselves or mirrored, whichever comes first."""
+    seen: dict[int, int] = {}
+    for member in order.tolist():
+        seen.setdefault(member % people, member)
+    return torch.tensor(list(seen.values()))

@@ -1,0 +1,73 @@
+"""Faces that belong to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anondata.kernels import Shape
+from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, members_of
+
+
+class SyntheticFace(FaceSwap):
+    """Replaces a face by a generated one that belongs to nobody.
+
+    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks, mean colour and mouth
+    best are looked at, and the region's seed chooses one. So the same sample, region and run key give the same face;
+    another key gives another. Whoever wants one person to keep one face hands in one seed for all regions of that
+    person: pose decides, too, so it may be another of the same few.
+
+    What a member has, the result has: glasses, a beard, an age. What remains of the original: see
+    :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
+    like a real one: results must pass the gates like any other, so this technique does not say that it erases.
+    Regions less than 18 px wide keep a trace of the original along the edge of the covered area: give them a rung
+    of their own. Faces wider than 200 px come out softer than their surroundings.
+
+    Args:
+        members: how many faces the pool has, 1 to 1024; see :func:`anondata.models.face_pool.generated_pool`.
+        choices: among how many of the most suitable (mirror images count) the seed chooses.
+
+    Raises:
+        WeightsError: at first use, where the generator's weights or the pool cannot be had.
+
+    Source: Perez, Gangnet, Blake (2003) for the blending; Belousov (2021), arXiv:2104.04767, for the generator.
+    """
+
+    name = "synthetic_face"
+
+    def __init__(
+        self,
+        members: int = 128,
+        choices: int = 4,
+        *,
+        coverage: float = 1.5,
+        shape: Shape = "ellipse",
+        feather: float = 0.25,
+        **common: Any,
+    ) -> None:
+        super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
+        self.pool_size = whole("members", members, 1, 1024)
+        self.choices = whole("choices", choices, 1, 1024)
+
+    def strength(self) -> dict[str, Any]:
+        return {"members": self.pool_size, "choices": self.choices}
+
+    def members(self) -> Members:
+        from anondata.models.face_pool import shared_pool
+
+        return members_of(shared_pool(self.pool_size))
+
+    def faces(self, order: Tensor, landmarks: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
+        among = min(self.choices, order.shape[1])
+        chosen = torch.stack([row[seed % among] for row, seed in zip(order, seeds, strict=True)])
+        return laid(self.members(), chosen, landmarks, look)
+
+
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """``value``, or a ``ValueError`` that names the range."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number between {low} and {high}, got {value!r}")
+    return value

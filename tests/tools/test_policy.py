@@ -1,0 +1,91 @@
+"""``anondata policy``: policies as their users see them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anondata.policy import from_yaml, load_policy, presets
+
+
+def test_the_list_has_every_preset_with_its_kinds(anondata):
+    shown = anondata("policy", "list")
+    assert shown.code == 0
+    assert [line.split()[0] for line in shown.out.splitlines()] == list(presets())
+    assert all("face" in line for line in shown.out.splitlines() if line.startswith("faces"))
+
+
+def test_the_list_is_json_too(anondata):
+    found = anondata("policy", "list", "--json").json["policies"]
+    assert {one["name"]: one["fingerprint"] for one in found} == {n: load_policy(n).fingerprint for n in presets()}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_what_is_shown_is_the_policy(anondata, name):
+    assert from_yaml(anondata("policy", "show", name).out) == load_policy(name)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_explained(anondata, name):
+    shown = anondata("policy", "explain", name)
+    assert shown.code == 0
+    assert "What is done:" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 100
+
+
+def test_the_explanation_says_what_stays(anondata):
+    stays = anondata("policy", "explain", "faces", "--json").json["stays"]
+    assert "Number plates are as they were." in stays
+    assert not any(line.startswith("Faces") for line in stays)
+
+
+def test_a_good_policy_is_called_so(anondata):
+    shown = anondata("policy", "check", "faces")
+    assert (shown.code, shown.out) == (0, f"faces: good, {load_policy('faces').fingerprint}\n")
+
+
+def test_galleries_that_are_needed_are_named(anondata):
+    shown = anondata("policy", "check", "faces-protected")
+    assert shown.code == 0
+    assert "--gallery protected=FILE" in shown.err
+
+
+def written(to: Path, old: str, new: str) -> Path:
+    text = load_policy("faces").to_yaml()
+    assert old in text
+    to.write_text(text.replace(old, new, 1))
+    return to
+
+
+def test_an_unknown_technique_suggests_the_nearest(anondata, tmp_path):
+    shown = anondata("policy", "check", written(tmp_path / "mine.yaml", "pixelate", "pixelat"))
+    assert shown.code == 2
+    assert "did you mean 'pixelate'?" in shown.err
+
+
+def test_weights_that_are_not_here_are_told(anondata, tmp_path, monkeypatch):
+    monkeypatch.delenv("ANONDATA_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    mine = yaml.safe_load(load_policy("faces").to_yaml())
+    mine["content"]["image"]["detect"] = ["yunet"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
+    shown = anondata("policy", "check", tmp_path / "mine.yaml")
+    assert shown.code == 2
+    assert "weights 'yunet' are not on this machine" in shown.err
+    assert "anondata weights pull yunet" in shown.err
+
+
+def test_kinds_in_layers_and_utility_are_explained(anondata, tmp_path):
+    mine = yaml.safe_load(load_policy("faces").to_yaml())
+    regions = mine["content"]["image"]["regions"]
+    mine["content"]["image"]["regions"] = {
+        "text": regions["face"],
+        "face": {**regions["face"], "utility": ["self_match"]},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
+    told = json.dumps(anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json["done"])
+    assert "lies on top: text, face" in told
+    assert "must stay of use" in told

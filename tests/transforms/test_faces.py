@@ -1,0 +1,211 @@
+"""Faces laid over faces: what is left of the original, and where the new face comes to lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from anondata import Anonymizer, Released, RunKey
+from anondata.components import build
+from anondata.detectors.centerface import CenterFaceDetector
+from anondata.errors import PolicyError, WeightsError
+from anondata.kernels import cut, outer_rects
+from anondata.policy import from_yaml, load_policy
+from anondata.regions import cat_regions
+from anondata.transforms._faces_blend import (
+    blended,
+    depth_within,
+    from_ycc,
+    landmarks_or_usual,
+    similarity,
+    thin_plate,
+    to_ycc,
+    usual_landmarks,
+)
+from anondata.transforms.ksame import KSame
+from anondata.verifiers.embedders import DlibEmbedder
+
+NAMES = ("synthetic_face", "ksame")
+
+
+@pytest.fixture
+def portrait(astronaut: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The astronaut, the box of her face and its landmarks."""
+    face = CenterFaceDetector().detect([astronaut])
+    return astronaut, face.boxes[:1], face.landmarks[:1]
+
+
+def cropped(technique: Any, picture: Tensor, boxes: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """The crop that an engine would cut, and landmarks in shares of it."""
+    rects = outer_rects(boxes, technique.extent, torch.tensor(picture.shape[-2:]))
+    near, far = rects[:, None, :2].float(), rects[:, None, 2:].float()
+    return cut(picture, rects, technique.crop_px), (landmarks - near) / (far - near)
+
+
+def changed(technique: Any, crops: Tensor, landmarks: Tensor, seed: int = 5) -> Tensor:
+    out: Tensor = technique.change_aligned(crops, extent=technique.extent, seeds=[seed], landmarks=landmarks)
+    return out
+
+
+@pytest.mark.parametrize("shape", ["ellipse", "rectangle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_where_pixels_move_within_the_covered_area_nothing_else_is_seen(
+    name: str, shape: str, make: Any, portrait: Any
+) -> None:
+    """Details that keep mean, spread and the mouth's coarse pattern may not be in the result."""
+    technique = make(name, shape=shape)
+    crops, landmarks = cropped(technique, *portrait)
+    side = technique.crop_px
+    inner = depth_within(side, shape, technique.coverage / technique.extent) > 0.02
+    other = crops.clone()
+    half = side // 2
+    noise = torch.rand(1, 3, 8, side, generator=torch.Generator().manual_seed(3)) * inner[half - 60 : half - 52]
+    other[..., half - 60 : half - 52, :] = (
+        noise + other[..., half - 60 : half - 52, :] * ~inner[half - 60 : half - 52]
+    )
+    before, after = changed(technique, crops, landmarks), changed(technique, other, landmarks)
+    assert float((after - before)[..., half - 60 : half - 52, :].abs().mean()) < 0.1 * float(
+        (other - crops)[..., half - 60 : half - 52, :].abs().mean()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_lies_around_the_covered_area_stays(name: str, make: Any, portrait: Any) -> None:
+    technique = make(name)
+    crops, landmarks = cropped(technique, *portrait)
+    outside = depth_within(technique.crop_px, "ellipse", technique.coverage / technique.extent) < 0
+    assert torch.equal(changed(technique, crops, landmarks)[..., outside], crops[..., outside])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_face_is_found_where_one_was(name: str, make: Any, portrait: Any) -> None:
+    technique = make(name)
+    crops, landmarks = cropped(technique, *portrait)
+    found = CenterFaceDetector(threshold=0.5).detect([(changed(technique, crops, landmarks)[0] * 255).byte()])
+    away = (found.landmarks / technique.crop_px - landmarks).norm(dim=2).mean(dim=1).min()
+    assert away < 0.2 * (landmarks[0, 0] - landmarks[0, 1]).norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_landmarks_lie_at_the_usual_places(name: str, make: Any, portrait: Any) -> None:
+    technique = make(name)
+    crops, landmarks = cropped(technique, *portrait)
+    blind = technique.change(crops, extent=technique.extent, seeds=[5])
+    usual = usual_landmarks(1, technique.extent)
+    assert torch.equal(blind, changed(technique, crops, usual.double()))
+    assert torch.equal(blind, changed(technique, crops, torch.full_like(landmarks, float("nan"))))
+    assert torch.equal(blind, changed(technique, crops, torch.zeros_like(landmarks)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [float("inf"), -1e30, 1e30, 0.5, 7.0])
+def test_absurd_landmarks_give_a_finite_face(name: str, value: float, make: Any, portrait: Any) -> None:
+    technique = make(name)
+    crops, landmarks = cropped(technique, *portrait)
+    landmarks[0, 2] = value
+    out = changed(technique, crops, landmarks)
+    assert out.isfinite().all()
+    assert 0 <= out.min() <= out.max() <= 1
+
+
+def test_seeds_choose_among_the_most_suitable(make: Any, portrait: Any) -> None:
+    technique = make("synthetic_face", choices=2)
+    crops, landmarks = cropped(technique, *portrait)
+    results = [changed(technique, crops, landmarks, seed) for seed in range(4)]
+    assert torch.equal(results[0], results[2])
+    assert torch.equal(results[1], results[3])
+    assert not torch.equal(results[0], results[1])
+
+
+def test_an_alpha_channel_tells_nothing(make: Any) -> None:
+    crops = torch.rand(1, 4, 64, 64, generator=torch.Generator().manual_seed(2))
+    assert bool((make("synthetic_face")(crops)[:, 3] == 1).all())
+
+
+def test_ksame_averages_consented_photos(make: Any, tmp_path: Path, photo: Callable[..., bytes]) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(photo(number))
+    out = KSame(k=2, faces=str(tmp_path))(torch.rand(1, 3, 64, 64))
+    assert out.isfinite().all()
+    with pytest.raises(WeightsError, match="has 3 people, expected k = 4 or more"):
+        KSame(k=4, faces=str(tmp_path))(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("synthetic_face", {"members": 0}, "members must be a whole number between 1 and 1024, got 0"),
+        ("synthetic_face", {"choices": 2.0}, "choices must be a whole number between 1 and 1024, got 2.0"),
+        ("ksame", {"k": 1}, "k must be a whole number between 2 and 64, got 1"),
+        ("ksame", {"k": 9, "members": 8}, "k must be at most members, got 9 of 8"),
+        ("ksame", {"faces": 3}, "faces must be the path of a folder, got int"),
+    ],
+)
+def test_bad_parameters_are_refused(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        build("technique", name, params)
+
+
+def test_a_policy_of_new_faces_releases_a_picture_with_a_face(make: Any, astronaut: Tensor) -> None:
+    make("synthetic_face")  # fetches
+    text = load_policy("faces-synthetic").to_yaml().replace("members: 128", "members: 4")
+    anonymizer = Anonymizer(from_yaml(text), run_key=RunKey(b"a secret of enough bytes"), device="cpu")
+    one, two = (anonymizer.anonymize([astronaut], keys=["a"])[0] for _ in range(2))
+    assert isinstance(one, Released)
+    assert isinstance(two, Released)
+    shown, again = cast(Tensor, one.image), cast(Tensor, two.image)
+    assert torch.equal(shown, again)
+    before, after = (CenterFaceDetector(threshold=0.5).detect([view]) for view in (astronaut, shown))
+    assert len(after) == 1
+    assert (after.landmarks - before.landmarks).norm(dim=2).mean() < 0.2 * before.sizes[0, 0]
+    assert (
+        DlibEmbedder().embed([astronaut, shown], cat_regions([before, after.renumbered(1)])).diff(dim=0).norm() > 0.6
+    )
+
+
+# --- pure functions ------------------------------------------------------------------------------------------------
+
+
+def test_a_thin_plate_without_bending_is_the_affine_map() -> None:
+    source = usual_landmarks(1, 1.5).double()
+    target = source * torch.tensor([0.8, 1.1]) + torch.tensor([0.1, -0.05])
+    places = thin_plate(source, target, 16)
+    centre = (torch.arange(16) + 0.5) / 16
+    assert torch.allclose(places[0, :, :, 0], (centre * 0.8 + 0.1).expand(16, 16), atol=1e-4)
+    assert torch.allclose(places[0, :, :, 1], (centre * 1.1 - 0.05)[:, None].expand(16, 16), atol=1e-4)
+
+
+def test_a_similarity_brings_landmarks_back() -> None:
+    source = usual_landmarks(1, 1.0)[0]
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]]) * 1.7
+    target = (source @ turn.T + torch.tensor([0.3, -0.2]))[None]
+    found = similarity(source, target)[0]
+    assert torch.allclose(found[:, :2], turn, atol=1e-5)
+    assert torch.allclose(found[:, 2], torch.tensor([0.3, -0.2]), atol=1e-5)
+
+
+def test_colours_come_back_from_luma_and_differences() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(from_ycc(to_ycc(images)), images, atol=1e-5)
+
+
+def test_landmarks_on_one_line_count_as_unknown() -> None:
+    line = torch.linspace(0.3, 0.7, 5)[None, :, None].expand(1, 5, 2)
+    assert torch.equal(landmarks_or_usual(line, 1.5), usual_landmarks(1, 1.5).double())
+
+
+def test_a_flat_surrounding_is_continued_flat_behind_a_face_that_is_not_there() -> None:
+    crops, faces = torch.full((1, 3, 32, 32), 0.3), torch.rand(1, 3, 32, 32)
+    depth, nobody = depth_within(32, "ellipse", 0.8), torch.zeros(1, 1, 32, 32)
+    assert torch.allclose(blended(crops, faces, nobody, depth, nobody), crops, atol=1e-3)
+
+
+def test_where_nothing_lies_around_the_face_is_all() -> None:
+    crops, faces = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    depth, nobody = depth_within(32, "ellipse", 1.5), torch.zeros(1, 1, 32, 32)
+    assert torch.equal(blended(crops, faces, nobody, depth, nobody), faces)

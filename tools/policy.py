@@ -1,0 +1,121 @@
+"""``anondata policy``: which policies there are, whether your own is sound, and what one does, in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anondata.errors import PolicyError, WeightsError
+
+if TYPE_CHECKING:
+    from anondata.policy import Policy
+
+LIST_FORMAT, EXPLAIN_FORMAT = "anondata.policy_list/1", "anondata.policy/1"
+_WHICH = click.argument("policy", metavar="NAME|FILE")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@click.group("policy")
+def command() -> None:
+    """List, show, check and explain policies: what is done to which part of a sample."""
+
+
+@command.command("list")
+@_JSON
+def list_(as_json: bool) -> None:
+    """List the policies that come with anondata: name, kinds of region, and what becomes of them."""
+    from anondata.policy import load_policy, presets
+
+    found = [load_policy(name) for name in presets()]
+    if as_json:
+        rows = [{"name": p.name, "about": p.about, "kinds": _kinds(p), "fingerprint": p.fingerprint} for p in found]
+        click.echo(json.dumps({"format": LIST_FORMAT, "policies": rows}))
+        return
+    width = max(len(p.name) for p in found)
+    kinds = max(len(", ".join(_kinds(p))) for p in found)
+    for policy in found:
+        first = policy.about.partition(". ")[0].rstrip(".")
+        click.echo(f"{policy.name:{width}}  {', '.join(_kinds(policy)):{kinds}}  {first}")
+
+
+@command.command()
+@_WHICH
+def show(policy: str) -> None:
+    """Print a policy as YAML with every parameter: a good start for one's own."""
+    from anondata.policy import load_policy
+
+    click.echo(load_policy(policy).to_yaml(), nl=False)
+
+
+@command.command()
+@_WHICH
+def check(policy: str) -> None:
+    """Check that a policy can be run here: that it is valid, and that its networks are on this machine.
+
+    Exit code 0: it can, 1: it cannot, and the message says why. Galleries that it needs are named.
+    """
+    from anondata.policy import load_policy
+
+    made = load_policy(policy)
+    problems = list(_problems(made))
+    for name in _galleries(made):
+        click.echo(f"needs a gallery: --gallery {name}=FILE", err=True)
+    if problems:
+        raise PolicyError(f"policy {made.name!r} cannot be run here:\n  " + "\n  ".join(problems))
+    click.echo(f"{made.name}: good, {made.fingerprint}")
+
+
+@command.command()
+@_WHICH
+@_JSON
+def explain(policy: str, as_json: bool) -> None:
+    """Say in plain words what is done to what, what must hold, and what stays as it is."""
+    from anondata.cards._limits import left_alone
+    from anondata.cards._words import sentences
+    from anondata.policy import load_policy
+
+    made = load_policy(policy)
+    done, stays = sentences(made), left_alone(made)
+    if as_json:
+        told = {"name": made.name, "fingerprint": made.fingerprint, "about": made.about, "done": done, "stays": stays}
+        click.echo(json.dumps({"format": EXPLAIN_FORMAT, **told}))
+        return
+    blocks = [f"{made.name} ({made.fingerprint})", made.about, "What is done:", *(f"- {line}" for line in done)]
+    blocks += ["What stays:", *(f"- {line}" for line in stays)] if stays else []
+    for block in blocks:
+        click.echo(click.wrap_text(block, 100, subsequent_indent="  " if block.startswith("-") else ""))
+
+
+def _kinds(policy: Policy) -> list[str]:
+    return [kind for content in policy.content.values() for kind in content.regions]
+
+
+def _galleries(policy: Policy) -> list[str]:
+    from anondata.protocols import NeedsGalleries
+
+    made = [step.make() for step in _steps(policy)]
+    return sorted({name for one in made if isinstance(one, NeedsGalleries) for name in one.galleries})
+
+
+def _steps(policy: Policy) -> Iterator[Any]:
+    """Every step of a policy."""
+    for content in policy.content.values():
+        yield from (*content.detect, *(content.scan.detect if content.scan else ()))
+        for region in content.regions.values():
+            yield from (region.cover, *region.ladder, *region.verify, *region.utility)
+            yield from region.tiny.ladder if region.tiny else ()
+
+
+def _problems(policy: Policy) -> Iterator[str]:
+    """What is missing on this machine for a policy to run."""
+    from anondata.models import registry
+    from anondata.tools._facts import models_of
+
+    for model in models_of(policy, None):
+        try:
+            registry.verify(model.name) if model.sha256 else None
+        except WeightsError as error:
+            yield str(error)
