@@ -48,8 +48,8 @@ class Members:
 
     pictures: ``(M, 4, P, P)`` uint8, the fourth channel 255 where the person is.
     landmarks: ``(M, 5, 2)`` float64, in shares of the picture. shapes: the same in shares of the face's box.
-    tones: ``(M, 3)`` mean colour of the face, luma and two differences. smiles: ``(M,)`` how much each smiles, by :attr:`smile`.
-    smile: ``(40,)`` weights of a mouth's pattern.
+    tones: ``(M, 3)`` mean colour of the face, luma and two differences.
+    smiles: ``(M,)`` how much each smiles, by ``smile (40,)``, weights of a mouth's pattern.
     """
 
     pictures: Tensor
@@ -94,7 +94,8 @@ def smile_of(patterns: Tensor, landmarks: Tensor) -> Tensor:
     middle = patterns.double().mean(dim=0)
     x, y = patterns.double() - middle, width - width.mean()
     weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
-    return weights / (x @ weights).std().clamp(min=1e-6)
+    direction: Tensor = weights / (x @ weights).std().clamp(min=1e-6)
+    return direction
 
 
 def smiles(patterns: Tensor, smile: Tensor) -> Tensor:
