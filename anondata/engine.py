@@ -18,14 +18,12 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from anondata.content.given import join, parse
-from anondata.detectors.pyramid import box_iou, merge
+from anondata.detectors.pyramid import box_iou
 from anondata.errors import (
     FieldTypeError,
     GalleryError,
@@ -36,10 +34,19 @@ from anondata.errors import (
     WithheldError,
 )
 from anondata.judging import embed, judge
-from anondata.protocols import Detector
+from anondata.looking import (
+    BESIDE_IOU,
+    SAME_IOU,
+    elsewhere,
+    find,
+    scanned,
+    uncovered_tiny,
+    unexplained,
+    without_spared,
+)
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Released, SampleRecord, Withheld
-from anondata.regions import Regions, cat_regions, empty_regions
+from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
 from anondata.samples import Sample, Schema, beside, leaves, with_leaves
 from anondata.tracks import Track, Work
@@ -47,27 +54,8 @@ from anondata.transforms.base import RegionTransform, describe
 
 log = logging.getLogger("anondata")
 
-# A region that the output scan finds counts as already anonymized when this share of its core was replaced: the inner
-# part that holds eyes, nose and mouth. An anonymized face is often found again, its box a little off or grown to the
-# whole head; of a face that was missed nothing is covered, or a rim.
-CORE = 0.6
-CORE_COVERED = 0.95
-
-SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the same region
-
-# A masked face that is still found as one: 12 of 102 were, at 0.74 and more. Strangers behind one: at 0.62 and less.
-# It costs the consent of 2 in 90 faces in scenes, and of 3 in 6 in a party photo, where hair is taken for a face.
-MASK_IOU = 0.7
-BESIDE_IOU = 0.1
-
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
-
-
-def _beside(found: Regions, region: Regions, *, iou: float) -> Tensor:
-    """``(N,)`` bool: which of those found are not this one region, being elsewhere or of another kind."""
-    other = torch.tensor([k not in region.kinds for k in found.kinds], dtype=torch.bool, device=found.boxes.device)
-    return other | (box_iou(found.boxes, region.boxes)[:, 0] < iou)
 
 
 class Engine:
@@ -182,7 +170,7 @@ class Engine:
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
         given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
-        given, found = join(given, self._find(rules, rules.detectors, [w.media for w in works]), iou=SAME_IOU)
+        given, found = join(given, find(rules, rules.detectors, [w.media for w in works], self.device), iou=SAME_IOU)
         self._add(rules, works, given, "given")
         self._add(rules, works, found, "detect")
         self._look_behind(rules, [w for w in works if w.spared])
@@ -191,23 +179,16 @@ class Engine:
             self._render(rules, open_works)
             judge(rules.content, open_works, self.device)
             for work in open_works:
-                self._check_tiny(rules, work)
+                if kind := uncovered_tiny(rules, work):
+                    work.fail(
+                        "tiny_uncovered",
+                        f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
+                    )
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
                 self._escalate(work)
             open_works = [w for w in raised if w.failure is None] + self._scan(rules, sound)
-
-    def _find(self, rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any]) -> Regions:
-        looks = [(i, look) for i, m in enumerate(media) for look in (rules.content.view(m), *rules.content.hidden(m))]
-        owner = torch.tensor([i for i, _ in looks], device=self.device)
-        seen = cat_regions([detector.detect([look for _, look in looks]) for detector in detectors], self.device)
-        found = merge(replace(seen, image=owner[seen.image]), iou=SAME_IOU)
-        for kind in set(found.kinds) - set(rules.kinds):
-            raise PolicyError(f"a detector finds {kind!r}, but the policy has no ladder for it")
-        if not bool(found.boxes.isfinite().all() and found.scores.isfinite().all()):
-            raise ValueError("a detector returned boxes or scores that are not finite")
-        return found
 
     def _add(
         self, rules: ContentRules, works: list[Work], found: Regions, found_by: str, *, spare: bool = True
@@ -250,12 +231,13 @@ class Engine:
         """
         if not works:
             return set()
-        found = self._find(rules, rules.detectors, [self._without_spared(rules, w, w.media) for w in works])
+        masked = [without_spared(rules, w, w.media, self.device) for w in works]
+        found = find(rules, rules.detectors, masked, self.device)
         hiding: set[Work] = set()
         for i, work in enumerate(works):
-            behind = self._unexplained(rules, work, found.of_image(i))
+            behind = unexplained(rules, work, found.of_image(i), self.device)
             for track in work.tracks:
-                behind = behind.select(_beside(behind, track.region, iou=SAME_IOU))
+                behind = behind.select(elsewhere(behind, track.region, iou=SAME_IOU))
             for track in work.spared:
                 if bool((box_iou(behind.boxes, track.region.boxes) > BESIDE_IOU).any()):
                     track.order = len(work.tracks)
@@ -263,42 +245,6 @@ class Engine:
             work.spared = [track for track in work.spared if track not in work.tracks]
             hiding |= self._add(rules, [work], behind.renumbered(0), "detect", spare=False)
         return hiding
-
-    def _without_spared(self, rules: ContentRules, work: Work, media: Any) -> Any:
-        """The media with what was spared masked, so that detectors see what else there is."""
-        regions = cat_regions([t.region for t in work.spared], self.device)
-        return rules.content.compose(
-            media, rules.content.change([media], regions, rules.content.mask, [0] * len(regions))
-        )
-
-    def _on_spared(self, rules: ContentRules, works: list[Work]) -> Regions:
-        """What the scan finds of kinds none of which was spared: a spared person's mask would hide their face."""
-        own = [i for i, work in enumerate(works) if work.spared]
-        if not own or len(rules.kinds) == 1:
-            return empty_regions(self.device)
-        found = self._find(rules, rules.scanners, [works[i].shown for i in own])
-        kept = [
-            row
-            for row, (image, kind) in enumerate(zip(found.image.tolist(), found.kinds, strict=True))
-            if all(kind not in track.region.kinds for track in works[own[image]].spared)
-        ]
-        found = found.select(kept)
-        return replace(found, image=torch.tensor(own, device=self.device)[found.image])
-
-    def _unexplained(self, rules: ContentRules, work: Work, found: Regions) -> Regions:
-        """Those whose core nothing hides, and which are not the mask of one that was spared."""
-        for kind in sorted(set(found.kinds)):
-            laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=self.device)
-            hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
-            if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
-                known = cat_regions(
-                    [t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], self.device
-                )
-                hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
-            found = found.select(~(alike & hidden))
-        for track in work.spared:
-            found = found.select(_beside(found, track.region, iou=MASK_IOU))
-        return found
 
     def _render(self, rules: ContentRules, works: list[Work]) -> None:
         pending: dict[int, list[tuple[int, Track]]] = defaultdict(list)
@@ -341,21 +287,6 @@ class Engine:
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
 
     @staticmethod
-    def _check_tiny(rules: ContentRules, work: Work) -> None:
-        """No gate looks at tiny regions, so another kind's patch that may show one again must not lie on it."""
-        for kind in sorted({t.region.kinds[0] for t in work.tracks if t.tiny}):
-            laid = work.hiding(kind)
-            if all(hides for _, hides in laid):
-                continue
-            tiny = cat_regions([t.region for t in work.tracks if t.tiny and kind in t.region.kinds])
-            if bool((rules.content.covered(laid, work.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
-                work.fail(
-                    "tiny_uncovered",
-                    f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
-                )
-                return
-
-    @staticmethod
     def _escalate(work: Work) -> None:
         for track in work.tracks:
             if track.passed:
@@ -373,9 +304,8 @@ class Engine:
         """Looks for regions that the first pass missed; returns the works that must go round again."""
         if not works or not rules.scan_passes:
             return []
-        found = self._find(rules, rules.scanners, [self._without_spared(rules, w, w.shown) for w in works])
-        found = merge(cat_regions([found, self._on_spared(rules, works)], self.device), iou=SAME_IOU)
-        missed = [self._unexplained(rules, work, found.of_image(i)).renumbered(i) for i, work in enumerate(works)]
+        found = scanned(rules, works, self.device)
+        missed = [unexplained(rules, w, found.of_image(i), self.device).renumbered(i) for i, w in enumerate(works)]
         before = {work: len(work.spared) for work in works}
         again = self._add(rules, works, cat_regions(missed, self.device), "scan")
         again |= self._look_behind(rules, [work for work in works if len(work.spared) > before[work]])

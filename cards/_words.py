@@ -18,6 +18,8 @@ _COVERS = {
     "everyone_except": "Every {kind} is changed but those of people in a gallery of consented ones; in doubt it is.",
 }
 
+_PEOPLE = ("face", "person")
+
 
 def sentences(policy: Policy) -> list[str]:
     """What a policy does, step by step."""
@@ -41,7 +43,8 @@ def _content(name: str, content: ContentPolicy) -> Iterator[str]:
 
 def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
     rule = _COVERS.get(region.cover.name, "Which {kind} is changed is told by the rule {rule}.")
-    yield rule.format(kind=kind, rule=region.cover.name)
+    told = rule.format(kind=kind, rule=region.cover.name)
+    yield told if kind in _PEOPLE else told.replace(", whoever it is", "")
     ladder = "; then ".join(_step(step) for step in region.ladder)
     yield (
         f"It is changed by the first of these that passes verification, each time from the original: {ladder}. "

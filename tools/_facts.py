@@ -199,5 +199,5 @@ def _model(name: str, role: str) -> Model:
         known = entry(name)
     except WeightsError:
         return Model(name, role, None, UNKNOWN, None, UNKNOWN)
-    # What the registry's licences forbid is told there; none that it holds forbids a use for being paid.
-    return Model(name, role, known.sha256, known.licence.spdx, True, known.licence.forbids)
+    forbids = known.licence.forbids
+    return Model(name, role, known.sha256, known.licence.spdx, None if forbids else True, forbids)

@@ -159,7 +159,7 @@ def _oval(across: Tensor, down: Tensor) -> Tensor:
 def mouths(pictures: Tensor, landmarks: Tensor) -> Tensor:
     """``(R, 40)`` of length 1: the coarse pattern of light and dark around the mouths of ``pictures (R, 3, S, S)``.
 
-    So coarse, 5 by 8 means, that it tells little more than how far a mouth is open and whether teeth show.
+    5 by 8 means. Even these tell people apart when a face is chosen by them, so only a smile is read from them.
     """
     usual = torch.tensor(USUAL_LANDMARKS).to(landmarks).expand(len(landmarks), -1, -1)
     back = affine(usual, landmarks)

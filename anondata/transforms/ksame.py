@@ -15,13 +15,13 @@ from anondata.transforms.synthetic_face import whole
 
 
 class KSame(FaceSwap):
-    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose, colour and mouth.
+    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose, colour and smile.
 
     The classic (Newton, Sweeney, Malin 2005) gives each of k people of the set that is anonymized the same average of
     just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set. It does not
     hold here, for the gallery is another set. What holds is simpler: the original's face is not in the average at
-    all. The result is a function of the original's landmarks, of the mean and spread of its colour, of how its mouth
-    is held (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and k says
+    all. The result is a function of the original's landmarks, of the mean and spread of its colour, of how much it
+    smiles (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and k says
     how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
     never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
 

@@ -15,7 +15,7 @@ from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, member
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks, mean colour and mouth
+    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks, mean colour and smile
     best are looked at, and the region's seed chooses one. So the same sample, region and run key give the same face;
     another key gives another. Whoever wants one person to keep one face hands in one seed for all regions of that
     person: pose decides, too, so it may be another of the same few.

@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -208,7 +209,8 @@ def row_of(technique: RegionTransform | None, clear: dict[str, dict[str, Tensor]
     for e in embedders():
         row |= attacks(e, runs, clear[e.name])
     row["detected"] = share([error < FAR_OFF for error in errors])
-    row["median landmark error"] = round(median(errors), 3)
+    error = median(errors)
+    row["median landmark error"] = round(error, 3) if isfinite(error) else None  # most were not found
     row["expression kept"] = expression_kept(people, mouths(people, [p.view for p in people]), results)
     row["ssim"] = round(median(similarity(p, v) for p, v in zip(people, results, strict=True)), 3)
     row["ms per face"] = round(1000 * median(times), 1)
