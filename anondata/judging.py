@@ -77,7 +77,7 @@ def judge(content: ContentType[Any], works: Sequence[Work], device: torch.device
             before={name: torch.stack([t.before[name] for _, t in members]) for name in names},
             after={name: after[name][chosen] for name in names},
             techniques=tuple(t.technique for _, t in members),
-            erased=torch.tensor([t.technique.erases for _, t in members], device=device),
+            erased=torch.tensor([_is_erased(content, works[i], t) for i, t in members], device=device),
             last=torch.tensor([t.on_last_rung for _, t in members], device=device),
             blank=partial(_blank, content, [(works[i], t) for i, t in members], device),
             original=views[0],
@@ -86,6 +86,14 @@ def judge(content: ContentType[Any], works: Sequence[Work], device: torch.device
         for verifier in judges:
             for (_, track), verdict in zip(members, rows_of(verifier.judge(probe), len(members)), strict=True):
                 track.verdicts += (verdict,)
+
+
+def _is_erased(content: ContentType[Any], work: Work, track: Track) -> bool:
+    """Whether nothing of a region is left: not in its own patch, and in none of another kind that lies on it."""
+    if not track.technique.erases:
+        return False
+    laid = work.hiding(track.region.kinds[0])
+    return all(hides for _, hides in laid) or bool(content.covered(laid, work.media, track.region) >= 1)
 
 
 def _blank(

@@ -74,6 +74,24 @@ def _inside(picture: Tensor, rect: list[int]) -> Tensor:
     return bounded(inside) if picture.is_floating_point() else inside
 
 
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """The rotation, scale and shift that bring points ``source`` closest to ``target``, as ``(R, 2, 3)``.
+
+    One of them is ``(R, P, 2)``, the other that or ``(P, 2)`` for all. Least squares over similarities without
+    reflection, in closed form: Umeyama (1991), doi 10.1109/34.88573. No row depends on the others of its batch.
+    """
+    batch = source if source.dim() == 3 else target
+    source, target = source.expand_as(batch), target.expand_as(batch)
+    mean_s, mean_t = source.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
+    s, t = source - mean_s, target - mean_t
+    norm = s.square().sum(dim=(1, 2)).clamp(min=1e-9)
+    a = (s * t).sum(dim=(1, 2)) / norm
+    b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(dim=1) / norm
+    turn = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    shift = mean_t[:, 0] - (turn * mean_s).sum(dim=2)
+    return torch.cat([turn, shift[..., None]], dim=2)
+
+
 def bounded(images: Tensor) -> Tensor:
     """Floats kept in [0, 1], NaN as 0."""
     return images.clamp(0, 1).nan_to_num(0.0)

@@ -76,9 +76,11 @@ def unexplained(rules: ContentRules, work: Work, found: Regions, device: torch.d
     for kind in sorted(set(found.kinds)):
         laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=device)
         hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
-        if not all(hides for _, hides in laid):  # another kind lies on top of what was changed, and was verified
+        own = [(patch, hides) for patch, hides in laid if hides]
+        if len(own) < len(laid):  # another kind lies on top of what did hide it, and the whole was verified
             known = cat_regions([t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], device)
-            hidden |= (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
+            below = rules.content.covered(own, work.media, found.scaled(CORE)) >= CORE_COVERED
+            hidden |= below & (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
         found = found.select(~(alike & hidden))
     for track in work.spared:
         found = found.select(elsewhere(found, track.region, iou=MASK_IOU))

@@ -206,7 +206,7 @@ def from_yaml(text: str) -> Policy:
     try:
         return Policy.model_validate(data)
     except ValidationError as error:
-        raise PolicyError("the policy does not validate:\n" + _explain(error)) from error
+        raise PolicyError("the policy does not validate:\n" + explained(error, _KEYS, "policy")) from error
 
 
 def presets() -> tuple[str, ...]:
@@ -241,12 +241,13 @@ _KEYS = {
 }
 
 
-def _explain(error: ValidationError) -> str:
+def explained(error: ValidationError, keys: Mapping[str, Any], whole: str) -> str:
+    """What does not validate, a line each. keys: all that there are, for suggestions. whole: what it is called."""
     lines = []
     for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"]) or "policy"
+        where = ".".join(str(part) for part in item["loc"]) or whole
         if item["type"] == "extra_forbidden":
-            lines.append(f"  {where}: unknown key; {suggest(str(item['loc'][-1]), _KEYS)}")
+            lines.append(f"  {where}: unknown key; {suggest(str(item['loc'][-1]), keys)}")
         else:
             lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)

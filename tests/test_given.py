@@ -153,6 +153,7 @@ BAD = {
     "a number": (3, "holds int"),
     "a list of boxes": (BOXES, "holds list"),
     "no text of JSON": (b"secret", "cannot be read"),
+    "a name that is said twice": (b'{"bbox": [], "category": ["alice"], "category": []}', "says something twice"),
     "too deep": (b"[" * 100_000, "cannot be read"),
     "not finite": (coco(1, 1, math.nan, 9), "not finite"),
     "infinite": (json.dumps(coco(1, 1, math.inf, 9)), "not finite"),
@@ -235,11 +236,25 @@ def test_the_field_of_regions_comes_out_as_it_was():
     assert run(engine(), FORMS["coco"]).sample["objects"] is FORMS["coco"]
 
 
-def test_a_given_box_wins_over_a_detected_one_and_takes_its_landmarks():
+def around(a: Any, b: Any) -> list[float]:
+    """The box around two."""
+    return [*map(min, a[:2], b[:2]), *map(max, a[2:], b[2:])]
+
+
+def test_a_given_box_is_one_with_a_detected_one_and_takes_its_landmarks():
     gate, points = Passes(), torch.tensor([POINTS])
     out = run(engine(regions([[11.0, 12.0, 30.0, 41.0]], landmarks=points), gate=gate), coco(*COCO[0]))
-    assert [(r.found_by, r.box) for r in out.record.regions] == [("given", tuple(BOXES[0]))]
+    assert [(r.found_by, r.box) for r in out.record.regions] == [
+        ("given", tuple(around(BOXES[0], (11.0, 12.0, 30.0, 41.0))))
+    ]
     assert torch.equal(gate.seen[0].landmarks, points)
+
+
+def test_a_box_that_was_drawn_too_small_grows_to_what_is_found():
+    x0, y0, x1, y1 = BOXES[0]
+    found = regions([[x0 - 2.0, y0 + 1.0, x1 + 3.0, y1 - 1.0]])
+    given, rest = join(regions(BOXES[:1]), found, iou=0.6)
+    assert (given.boxes[0].tolist(), len(rest)) == ([x0 - 2.0, y0, x1 + 3.0, y1], 0)
 
 
 def test_landmarks_that_were_given_stay():

@@ -210,6 +210,46 @@ def test_what_lies_on_top_is_judged_with_what_lies_below():
     assert isinstance(out, Withheld)
 
 
+@dataclass(frozen=True)
+class Erased:
+    """A gate that passes whatever it is told is erased, and remembers what it was told."""
+
+    told: list[list[bool]] = field(default_factory=list)
+    embedders: tuple[()] = ()
+    name: str = "erased"
+
+    def judge(self, probe: Probe) -> Verdicts:
+        self.told.append(probe.erased.tolist())
+        zeros = torch.zeros(len(probe.erased))
+        return Verdicts(self.name, zeros, zeros, zeros, probe.erased)
+
+
+@pytest.mark.parametrize(("sign", "whole"), [(FACE, False), ((50.0, 50.0, 60.0, 60.0), True)])
+def test_a_region_is_erased_only_where_nothing_that_lies_on_it_may_show_it(sign, whole):
+    gate = Erased()
+    kinds = {
+        "person": KindRules((Fill(GREEN, coverage=1.3, feather=0.0),), (gate,), layer=0),
+        "text": KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=1),
+    }
+    [out] = run(engine(kinds, Finds((("person", (16.0, 16.0, 44.0, 44.0)), ("text", sign)))), picture())
+    assert gate.told == [[whole]]
+    assert isinstance(out, Withheld) is not whole
+
+
+def test_one_sign_somewhere_is_no_excuse_for_a_face_that_is_not_covered():
+    """What was changed a little only, and is found again, is changed anew, whatever lies elsewhere in the picture."""
+    weak = Fill(RED, coverage=0.5, feather=0.0)
+    kinds = {
+        "text": KindRules((Copy(**PLAIN),), (Differs(1.0),), layer=1),
+        "face": KindRules((weak,), (Differs(1.0),), layer=0),
+    }
+    sees = Finds((("face", FACE),))
+    for found in (sees, Finds((("face", FACE), ("text", (50.0, 50.0, 60.0, 60.0))))):
+        [out] = run(engine(kinds, found, scanner=sees), picture())
+        assert isinstance(out, Withheld)
+        assert out.reason == "scan_unsettled"
+
+
 def test_gates_see_the_pictures_that_regions_lie_in():
     gate = Differs()
     made = engine({"face": KindRules((Fill(RED, **PLAIN),), (gate,))}, Finds((("face", FACE),)))

@@ -42,9 +42,9 @@ from pydantic import (
     model_validator,
 )
 
-from anondata.components import suggest
 from anondata.errors import CatalogError, LimitError, RequestError
 from anondata.ledger.values import Scope
+from anondata.policy import explained
 from anondata.samples import DROP, INSIGHTS, KEEP, is_regions
 
 ANYBODY = "*"
@@ -197,7 +197,7 @@ def load_catalog(source: str | Path | Catalog) -> Catalog:
     try:
         body = _Body.model_validate(data)
     except ValidationError as error:
-        raise CatalogError("the catalog does not validate:\n" + _explain(error)) from error
+        raise CatalogError("the catalog does not validate:\n" + explained(error, _KEYS, "catalog")) from error
     folder = path.resolve().parent
     return Catalog(folder, _ledger(body.ledger, folder), body.datasets)
 
@@ -207,14 +207,3 @@ def _ledger(place: str | None, folder: Path) -> str | None:
 
 
 _KEYS = {name: None for model in (_Body, Entry, Texts) for name in model.model_fields}
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"]) or "catalog"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"  {where}: unknown key; {suggest(str(item['loc'][-1]), _KEYS)}")
-        else:
-            lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}")
-    return "\n".join(lines)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anondata.components import suggest
-from anondata.errors import PolicyError, QuotaExceeded, RequestError, UnknownClientError
+from anondata.errors import PolicyError, RequestError, UnknownClientError
 from anondata.ledger.values import ALL, Scope
 from anondata.samples import INSIGHTS, Schema, declare
 from anondata.tools._catalog import Catalog, Entry
@@ -169,7 +168,8 @@ def grant(ledger: Ledger, scope: Scope, asked: Asked) -> int:
     if left and asked.as_many_as_there_are:
         return left
     tightest = min(_binding(ledger, scope), key=lambda usage: (not _is_used_up(usage), _samples_left(usage)))
-    raise _exceeded(tightest, scope, asked.n)
+    hint = "; --as-many-as-there-are takes what is left" if left else ""
+    raise tightest.exceeded(scope, f"{tightest.left} are left, and {asked.n} samples were asked for{hint}")
 
 
 def _binding(ledger: Ledger, scope: Scope) -> list[Usage]:
@@ -190,28 +190,3 @@ def _is_used_up(usage: Usage) -> bool:
 
 def _samples_left(usage: Usage) -> int:
     return usage.left if usage.left is not None and usage.limit.unit == "samples" else 2**63
-
-
-def _exceeded(usage: Usage, scope: Scope, n: int) -> QuotaExceeded:
-    limit, amount = usage.limit, usage.limit.amount or 0
-    per = "in total" if usage.renews_at is None else f"a {limit.window}"
-    whose = "all clients together" if limit.client == ALL else f"client {scope.client!r}"
-    hint = "; --as-many-as-there-are takes what is left" if limit.unit == "samples" and usage.left else ""
-    return QuotaExceeded(
-        f"{whose} may receive {amount} {limit.unit} {per} (dataset {limit.dataset!r}, content type "
-        f"{limit.content_type!r}); {usage.used} are used and {usage.reserved} reserved, {usage.left} are left, and "
-        f"{n} samples were asked for. {_renewal(usage.renews_at)}{hint}",
-        client=scope.client,
-        dataset=scope.dataset,
-        content_type=scope.content_type,
-        unit=limit.unit,
-        window=limit.window,
-        limit=amount,
-        used=usage.used,
-        reserved=usage.reserved,
-        renews_at=usage.renews_at,
-    )
-
-
-def _renewal(moment: datetime | None) -> str:
-    return "It does not renew" if moment is None else f"It renews at {moment:%Y-%m-%d %H:%M} UTC"

@@ -9,12 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
-from anondata.regions import Regions
-
-# Where landmarks lie in a detector's box, relative to it: the mean of CenterFace's own on upright faces. It stands in
-# for landmarks that a region does not have.
-USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
+from anondata.kernels import resize, similarity
+from anondata.regions import USUAL_LANDMARKS, Regions
 
 MIN_SPREAD = 0.2  # of a box's longer side; real faces have about half
 
@@ -36,21 +32,6 @@ def sane_landmarks(regions: Regions) -> Tensor:
     spread = regions.landmarks.amax(dim=1) - regions.landmarks.amin(dim=1)
     wide = spread.amax(dim=1) >= MIN_SPREAD * regions.sizes.amax(dim=1)
     return regions.has_landmarks & inside.flatten(1).all(dim=1) & wide
-
-
-def similarity(source: Tensor, target: Tensor) -> Tensor:
-    """The rotation, scale and shift that bring ``source (R, 5, 2)`` closest to ``target (5, 2)``, as ``(R, 2, 3)``.
-
-    Least squares over similarities without reflection, in closed form: Umeyama (1991), doi 10.1109/34.88573.
-    """
-    mean_s, mean_t = source.mean(dim=1, keepdim=True), target.mean(dim=0)
-    s, t = source - mean_s, target - mean_t
-    norm = s.square().sum(dim=(1, 2)).clamp(min=1e-9)
-    a = (s * t).sum(dim=(1, 2)) / norm
-    b = (s[..., 0] * t[:, 1] - s[..., 1] * t[:, 0]).sum(dim=1) / norm
-    turn = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
-    shift = mean_t - (turn @ mean_s.transpose(1, 2)).squeeze(2)
-    return torch.cat([turn, shift[..., None]], dim=2)
 
 
 def chips(views: Sequence[Tensor], regions: Regions, *, template: Tensor, chip_px: int) -> Tensor:

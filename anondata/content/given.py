@@ -52,8 +52,8 @@ def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning
 def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Regions]:
     """Given regions, and what detectors found beside them.
 
-    What overlaps a given region of its kind by more than ``iou`` is that one: its box gives way, and its landmarks
-    are taken where the given region has none.
+    What overlaps a given region of its kind by more than ``iou`` is that one: the box around both is taken, because
+    one that was drawn too small would leave a rim, and its landmarks where the given region has none.
     """
     if not len(given) or not len(found):
         return given, found
@@ -63,13 +63,17 @@ def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Region
     most, which = overlap.max(dim=1)
     lent = (most > iou) & ~given.has_landmarks
     landmarks = torch.where(lent[:, None, None], found.landmarks[which], given.landmarks)
-    return replace(given, landmarks=landmarks), found.select(~(overlap > iou).any(dim=0))
+    boxes = given.boxes.clone()
+    for row, column in (overlap > iou).nonzero().tolist():
+        boxes[row, :2] = torch.minimum(boxes[row, :2], found.boxes[column, :2])
+        boxes[row, 2:] = torch.maximum(boxes[row, 2:], found.boxes[column, 2:])
+    return replace(given, boxes=boxes, landmarks=landmarks), found.select(~(overlap > iou).any(dim=0))
 
 
 def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
     """Lists by name, as in the first form; a list of regions is one such for each."""
     if isinstance(value, str | bytes | bytearray):
-        value = json.loads(value)
+        value = json.loads(value, object_pairs_hook=_once)
     if isinstance(value, Mapping):
         yield value
         return
@@ -77,6 +81,13 @@ def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
         raise FieldTypeError(f"a field of regions holds {type(value).__name__}; {_EXPECTED}, for each picture")
     for item in value:
         yield {name: [part] for name, part in item.items()}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON that says everything once: its text comes out as it is, and what is read is the last."""
+    if len(dict(pairs)) < len(pairs):
+        raise FieldTypeError("a field of regions says something twice; write each name once")
+    return dict(pairs)
 
 
 def _read(

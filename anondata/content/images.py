@@ -127,12 +127,16 @@ class ImageContent:
             rows = (regions.image == image).nonzero().flatten()
             order += rows.tolist()
             crops.append(cut(media[image].pixels, rects[rows], technique.crop_px).float())
+        batch = torch.cat(crops)
+        common: dict[str, Any] = {"extent": technique.extent, "seeds": [seeds[i] for i in order]}
         if technique.looks_around:
             known = _around(regions, rects, frames, technique)[order]
-            changed = technique.change_around(torch.cat(crops), known=known.to(crops[0].device))
+            changed = technique.change_around(batch, known=known.to(batch.device), **common)
+        elif technique.aligns:
+            marks = _in_crops(regions, rects)[order]
+            changed = technique.change_aligned(batch, landmarks=marks.to(batch.device), **common)
         else:
-            placed = _in_crops(regions, rects)[order] if technique.aligns else None
-            changed = _changed(torch.cat(crops), technique, [seeds[i] for i in order], placed)
+            changed = technique.change(batch, **common)
         where = {row: place for place, row in enumerate(order)}
         return [
             _patch(changed[where[row]], box, rect, technique)
@@ -201,12 +205,6 @@ def _around(regions: Regions, rects: Tensor, frames: Tensor, technique: RegionTr
     """Which pixels of crops lie beyond what is covered, and in the picture; see :func:`around`."""
     weights = [technique.weight(b, r) for b, r in zip(regions.boxes.tolist(), rects.tolist(), strict=True)]
     return around(weights, rects, frames, crop_px=technique.crop_px)
-
-
-def _changed(crops: Tensor, technique: RegionTransform, seeds: list[int], landmarks: Tensor | None) -> Tensor:
-    if landmarks is None:
-        return technique.change(crops, extent=technique.extent, seeds=seeds)
-    return technique.change_aligned(crops, extent=technique.extent, seeds=seeds, landmarks=landmarks.to(crops.device))
 
 
 def _patch(crop: Tensor, box: list[float], rect: list[int], technique: RegionTransform) -> Patch:

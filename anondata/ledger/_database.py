@@ -198,7 +198,7 @@ def _parsed(url: str | Path) -> URL:
 
 def _need_psycopg() -> None:
     try:
-        import psycopg  # noqa: F401
+        import psycopg  # noqa: F401 - only whether it can be imported is asked
     except ImportError as error:
         raise MissingExtraError("a ledger in PostgreSQL needs psycopg: pip install 'anondata[postgres]'") from error
 

@@ -88,7 +88,6 @@ class Ledger:
     """
 
     def __init__(self, url: str | Path, *, actor: str | None = None) -> None:
-        self._url = url
         self._database = Database(url)
         self.actor = _whoami() if actor is None else actor
         check_name("actor", self.actor)
@@ -197,7 +196,7 @@ class Ledger:
     def history(self, client: str | None = None) -> Iterator[Entry]:
         """The entries from the first on, or those that concern a client; read in pages, so others can go on."""
         seq = 0
-        while rows := self._database.read(lambda connection, after=seq: _page(connection, after, client)):  # type: ignore[misc]
+        while rows := self._database.read(lambda connection, after=seq: _page(connection, after, client)):  # type: ignore[misc]  # mypy infers no type of a default
             yield from (_entry(row) for row in rows)
             seq = rows[-1]["seq"]
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from anondata.errors import QuotaExceeded, UnknownClientError
 from anondata.ledger import _clock, _tables
-from anondata.ledger.values import ALL, ANY, Limit, Scope
+from anondata.ledger.values import ALL, ANY, Limit, Scope, Usage
 
 SHARE = 4  # near a limit a lease takes a quarter of what is left, so that those at work share the end
 
@@ -99,22 +99,6 @@ def grants(
 
 
 def _exceeded(standing: Standing, scope: Scope, need: int) -> QuotaExceeded:
-    limit, ends_ms = standing.limit, standing.ends_ms
-    renews_at = None if ends_ms is None else _clock.at(ends_ms)
-    amount = limit.amount or 0
-    per = "in total" if renews_at is None else f"a {limit.window}, which renews at {renews_at:%Y-%m-%d %H:%M} UTC"
-    whose = "all clients together" if limit.client == ALL else f"client {scope.client!r}"
-    return QuotaExceeded(
-        f"{whose} may receive {amount} {limit.unit} {per} (dataset {limit.dataset!r}, content type "
-        f"{limit.content_type!r}); {standing.used} are used and {standing.reserved} reserved, so {need} more of "
-        f"{scope.dataset!r} cannot be given to {scope.client!r}",
-        client=scope.client,
-        dataset=scope.dataset,
-        content_type=scope.content_type,
-        unit=limit.unit,
-        window=limit.window,
-        limit=amount,
-        used=standing.used,
-        reserved=standing.reserved,
-        renews_at=renews_at,
-    )
+    renews_at = None if standing.ends_ms is None else _clock.at(standing.ends_ms)
+    usage = Usage(standing.limit, scope.client, standing.used, standing.reserved, renews_at)
+    return usage.exceeded(scope, f"so {need} more of {scope.dataset!r} cannot be given to {scope.client!r}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from anondata.errors import LimitError
+from anondata.errors import LimitError, QuotaExceeded
 
 UNITS = ("samples", "bytes", "seconds", "faces")
 WINDOWS = ("total", "day", "month")
@@ -97,6 +97,25 @@ class Usage:
     def left(self) -> int | None:
         return None if self.limit.amount is None else max(0, self.limit.amount - self.used - self.reserved)
 
+    def exceeded(self, scope: Scope, what: str) -> QuotaExceeded:
+        """The refusal of a delivery that this limit has no room for. what: the end of its message."""
+        limit, amount, renews_at = self.limit, self.limit.amount or 0, self.renews_at
+        per = "in total" if renews_at is None else f"a {limit.window}, which renews at {renews_at:%Y-%m-%d %H:%M} UTC"
+        whose = "all clients together" if limit.client == ALL else f"client {scope.client!r}"
+        return QuotaExceeded(
+            f"{whose} may receive {amount} {limit.unit} {per} (dataset {limit.dataset!r}, content type "
+            f"{limit.content_type!r}); {self.used} are used and {self.reserved} reserved, {what}",
+            client=scope.client,
+            dataset=scope.dataset,
+            content_type=scope.content_type,
+            unit=limit.unit,
+            window=limit.window,
+            limit=amount,
+            used=self.used,
+            reserved=self.reserved,
+            renews_at=renews_at,
+        )
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -164,7 +183,7 @@ def whole(what: str, value: object) -> int:
         LimitError: for everything else, ``True`` and ``1.0`` too.
     """
     try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # what has no index raises TypeError
     except TypeError:
         number = -1
     if not 0 <= number <= LARGEST_AMOUNT:

@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import UndecodableError, WeightsError
-from anondata.kernels import cut, resize
+from anondata.kernels import cut, resize, similarity
 from anondata.models.dlib_resnet import CHIP_PX, EMBEDDING_DIM, TEMPLATE
 from anondata.models.registry import cache_folder, entry, locate
 from anondata.models.shared import network
 from anondata.models.stylegan import MAPPING, STYLE_DIM, SYNTHESIS, MobileStyleGAN, read_generator
 from anondata.randomness import RunKey, normal
 from anondata.regions import Regions
-from anondata.transforms._faces_blend import face_mask, similarity, warp
+from anondata.transforms._faces_blend import face_mask, warp
 
 PICTURE_PX = 256
 MAX_MEMBERS = 1024

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.kernels import Shape
+from anondata.regions import USUAL_LANDMARKS
 from anondata.transforms._membrane import membrane
 
-# Where landmarks lie in a detector's box: the mean of CenterFace's own on upright faces.
-USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
 MIRRORED = (1, 0, 2, 4, 3)
 MIN_SPREAD = 0.15  # of the box's side; the landmarks of real faces spread over about half
 STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends more for it
@@ -45,22 +44,6 @@ def landmarks_or_usual(landmarks: Tensor, extent: float) -> Tensor:
     least = ((xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()).clamp(min=0).sqrt()
     good = exact.isfinite().flatten(1).all(dim=1) & near & (least >= MIN_SPREAD / extent / 2)
     return torch.where(good[:, None, None], known, usual_landmarks(len(known), extent).to(known))
-
-
-def similarity(source: Tensor, target: Tensor) -> Tensor:
-    """Rotation, scale and shift ``(R, 2, 3)`` that bring ``source (5, 2)`` closest to ``target (R, 5, 2)``.
-
-    Least squares in closed form: Umeyama (1991), doi 10.1109/34.88573.
-    """
-    source = source.expand(len(target), -1, -1)
-    mean_s, mean_t = source.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
-    s, t = source - mean_s, target - mean_t
-    norm = s.square().sum(dim=(1, 2)).clamp(min=1e-9)
-    a = (s * t).sum(dim=(1, 2)) / norm
-    b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(dim=1) / norm
-    turn = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
-    shift = mean_t[:, 0] - (turn * mean_s).sum(dim=2)
-    return torch.cat([turn, shift[..., None]], dim=2)
 
 
 def affine(source: Tensor, target: Tensor) -> Tensor:

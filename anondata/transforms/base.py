@@ -50,7 +50,7 @@ class RegionTransform(nn.Module):
     crop_px: int = 128
     erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
-    looks_around: bool = False  # whether it is told where its surroundings are; one that is has change_around
+    looks_around: bool = False  # whether it is told where its surroundings are; one that is overrides change_around
     networks: tuple[str, ...] = ()  # the registered weights that it computes with
     aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
     moves: bool = False  # whether what was in one place may be seen in another, beyond the patches that lie on it
@@ -86,9 +86,12 @@ class RegionTransform(nn.Module):
         seeds: one a crop, for techniques that draw at random.
         """
 
-    def change_around(self, crops: Tensor, *, known: Tensor) -> Tensor:
-        """The technique by the ``known (R, 1, S, S)`` pixels of crops alone, which lie beyond what is covered."""
-        raise NotImplementedError
+    def change_around(self, crops: Tensor, *, extent: float, seeds: Sequence[int], known: Tensor) -> Tensor:
+        """As :meth:`change`, for a technique that takes nothing but a region's surroundings.
+
+        known: ``(R, 1, S, S)`` bool, the pixels of crops that lie beyond what is covered, and in the picture.
+        """
+        return self.change(crops, extent=extent, seeds=seeds)
 
     def change_aligned(self, crops: Tensor, *, extent: float, seeds: Sequence[int], landmarks: Tensor) -> Tensor:
         """As :meth:`change`, for a technique that aligns what it draws with what is there.

@@ -70,12 +70,15 @@ class Mask(RegionTransform):
             return fill(crops, color=self.color)
         if self.by == "mean":
             return crops.mean(dim=(-2, -1), keepdim=True).expand_as(crops).clone()
-        return self.change_around(crops, known=surely_around(crops, covered=self.coverage / extent))
+        return self._inpainted(crops, surely_around(crops, covered=self.coverage / extent))
 
-    def change_around(self, crops: Tensor, *, known: Tensor) -> Tensor:
-        """Inpaints crops where they are not known: ``known (R, 1, S, S)`` bool, see :func:`around`."""
+    def change_around(self, crops: Tensor, *, extent: float, seeds: Sequence[int], known: Tensor) -> Tensor:
         if self.by != "inpaint":
-            return self.change(crops, extent=self.extent, seeds=[0] * len(crops))
+            return self.change(crops, extent=extent, seeds=seeds)
+        return self._inpainted(crops, known)
+
+    def _inpainted(self, crops: Tensor, known: Tensor) -> Tensor:
+        """Crops where they are known, and what spans them elsewhere."""
         spanned = membrane(working(crops), known)
         blank = fill(spanned, color=self.color)
         return like(torch.where(known.flatten(1).any(1).view(-1, 1, 1, 1), spanned, blank), crops)
@@ -87,7 +90,7 @@ class Mask(RegionTransform):
         rects = outer_rects(boxes, self.extent, torch.tensor(picture.shape[-2:]))
         weights = [self.weight(box, rect) for box, rect in zip(boxes.tolist(), rects.tolist(), strict=True)]
         known = around(weights, rects, torch.tensor(picture.shape[-2:]), crop_px=self.crop_px)
-        changed = self.change_around(cut(picture, rects, self.crop_px), known=known.to(picture.device))
+        changed = self._inpainted(cut(picture, rects, self.crop_px), known.to(picture.device))
         out = picture.clone()
         for rect, crop, weight in zip(rects.tolist(), changed, weights, strict=True):
             paste(out, rect, crop, weight)

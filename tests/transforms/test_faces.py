@@ -14,7 +14,7 @@ from anondata import Anonymizer, Released, RunKey
 from anondata.components import build
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError, WeightsError
-from anondata.kernels import cut, outer_rects
+from anondata.kernels import cut, outer_rects, similarity
 from anondata.policy import from_yaml, load_policy
 from anondata.regions import cat_regions
 from anondata.transforms._faces_blend import (
@@ -22,7 +22,6 @@ from anondata.transforms._faces_blend import (
     depth_within,
     from_ycc,
     landmarks_or_usual,
-    similarity,
     thin_plate,
     to_ycc,
     usual_landmarks,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
+from anondata.kernels import similarity
 from anondata.protocols import Probe
-from anondata.regions import Regions, cat_regions, empty_regions
+from anondata.regions import USUAL_LANDMARKS, Regions, cat_regions, empty_regions
 from anondata.transforms import Fill, GaussianBlur
-from anondata.verifiers.alignment import USUAL_LANDMARKS, chips, similarity
+from anondata.verifiers.alignment import chips
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, shipped
 from anondata.verifiers.embedders import EMBEDDERS, DlibEmbedder, MobileFaceNetEmbedder
 from anondata.verifiers.gates.self_match import SelfMatch

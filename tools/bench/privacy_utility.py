@@ -114,7 +114,7 @@ def changed(person: Portrait, technique: RegionTransform, run: str) -> tuple[Ten
         known = around(
             [technique.weight(box, place)], rects, torch.tensor([person.view.shape[-2:]]), crop_px=technique.crop_px
         )
-        crop = technique.change_around(crops, known=known)
+        crop = technique.change_around(crops, extent=technique.extent, seeds=[seed], known=known)
     else:
         crop = technique.change_aligned(crops, extent=technique.extent, seeds=[seed], landmarks=marks)
     seconds = time.perf_counter() - start

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from anondata.errors import GalleryError
-from anondata.regions import Regions
-from anondata.verifiers.alignment import USUAL_LANDMARKS, sane_landmarks
+from anondata.regions import USUAL_LANDMARKS, Regions
+from anondata.verifiers.alignment import sane_landmarks
 from anondata.verifiers.gallery import Gallery, Role
 from anondata.verifiers.gates.base import ByDistance, WithGallery
 
