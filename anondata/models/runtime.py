@@ -138,7 +138,7 @@ def load_network(
             raise _no_such(weights, f"precision={precision!r}", "fp32")
         runner = OrtRunner(locate(weights), cuda=where.type == "cuda")
         return _network(weights, runner, where, "onnxruntime", "fp32")
-    torch_alone = not _ARCHITECTURES[weights.loader].graph
+    torch_alone = not _architecture(weights).graph
     if torch_alone and backend == "onnxruntime":
         raise _no_such(weights, "backend='onnxruntime'", "backend='torch'")
     if torch_alone or _wants_torch(where, backend, precision):
@@ -159,7 +159,7 @@ def load_module(
     weights = entry(name) if isinstance(name, str) else name
     if weights.loader == "onnx":
         raise WeightsError(f"{weights.name!r} is an ONNX file, not a torch module; use load_network")
-    architecture = _ARCHITECTURES[weights.loader]
+    architecture = _architecture(weights)
     module = architecture.module()
     module.load_state_dict(architecture.read(locate(weights)))
     module = module.eval().requires_grad_(False)
@@ -168,6 +168,13 @@ def load_module(
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module.to(device, dtype)
+
+
+def _architecture(weights: Weights) -> _Architecture:
+    try:
+        return _ARCHITECTURES[weights.loader]
+    except KeyError as error:
+        raise WeightsError(f"{weights.name!r} is a part of a generator; see anondata.models.stylegan") from error
 
 
 def has_vnni() -> bool:
@@ -190,7 +197,7 @@ def _wants_torch(where: torch.device, backend: Backend, precision: Precision) ->
 
 def _load_torch(weights: Weights, where: torch.device, precision: Precision) -> Network:
     if precision == "int8":
-        instead = "backend='onnxruntime'" if _ARCHITECTURES[weights.loader].graph else "fp32"
+        instead = "backend='onnxruntime'" if _architecture(weights).graph else "fp32"
         raise _no_such(weights, "precision='int8' with backend='torch'", instead)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     module = load_module(weights, device=where, dtype=dtype)
@@ -207,7 +214,7 @@ def _load_torch(weights: Weights, where: torch.device, precision: Precision) -> 
 
 
 def _load_ort(weights: Weights, where: torch.device, precision: Precision) -> Network:
-    architecture = _ARCHITECTURES[weights.loader]
+    architecture = _architecture(weights)
     if precision == "bf16":
         raise _no_such(weights, "precision='bf16' with backend='onnxruntime'", "backend='torch'")
     if architecture.int8 and (precision == "int8" or (precision == "auto" and has_vnni())):

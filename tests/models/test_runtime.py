@@ -123,6 +123,13 @@ def test_an_onnx_file_has_no_module() -> None:
         load_module("yunet")
 
 
+@pytest.mark.parametrize("name", ["mobile-stylegan-mapping", "mobile-stylegan-synthesis"])
+@pytest.mark.parametrize("load", [load_network, load_module])
+def test_a_part_of_a_generator_is_no_network(load, name):
+    with pytest.raises(WeightsError, match="is a part of a generator; see anondata.models.stylegan"):
+        load(name)
+
+
 def test_a_changed_graph_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     graph = tmp_path / "changed.onnx"
     graph.write_bytes(b"something else")
