@@ -19,7 +19,7 @@ types: $(READY)
 	$(BIN)/mypy -p anondata
 
 unit: $(READY)  ## tests, doctests and the check of the built wheel; threads that spin while they wait slow each other down
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q tests anondata
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal tests anondata
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -32,7 +32,7 @@ from anondata.errors import (
     UnreadableSourceError,
     WithheldError,
 )
-from anondata.loaders.shards import Progress, anonymize_shards, plan
+from anondata.loaders.shards import Progress, anonymize_shards, plan, pool
 from anondata.loaders.shards.read import Left, Stream, samples
 from anondata.loaders.shards.sources import list_shards
 from anondata.loaders.shards.write import write_tar
@@ -476,15 +476,18 @@ def test_a_shard_whose_process_is_killed_is_tried_again(src, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "straight")
 
 
-def test_a_shard_whose_process_is_always_killed_is_given_up(src, tmp_path):
-    def kill(progress: Progress) -> None:
-        for child in multiprocessing.active_children() if progress.samples else ():
-            child.kill()
+def test_a_shard_whose_process_is_always_killed_is_given_up(src, tmp_path, monkeypatch):
+    give = pool._Worker.give
 
+    def give_and_kill(worker: pool._Worker, *job: Any) -> None:
+        give(worker, *job)
+        worker.process.kill()
+
+    monkeypatch.setattr(pool._Worker, "give", give_and_kill)
     with pytest.raises(
         ShardsError, match=r"of 2 was given up: its process was killed 2 times \(signal 9\), maybe for"
     ):
-        anonymize_shards(src, tmp_path / "out", anonymizer(), workers=2, limit=2, progress=kill, **DECLARED)
+        anonymize_shards(src, tmp_path / "out", anonymizer(), workers=2, limit=2, **DECLARED)
     assert not list((tmp_path / "out").glob("*.tar"))
     assert not (tmp_path / "out/.anondata/tmp").exists()
 

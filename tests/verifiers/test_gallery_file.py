@@ -126,6 +126,11 @@ def test_every_field_comes_back(tmp_path: Path, key: bytes | None) -> None:
     assert inspect(tmp_path / "g").encrypted == (key is not None)
 
 
+def test_a_text_that_is_no_utf8_has_a_fingerprint() -> None:
+    odd = replace(full_gallery(), embedder_fingerprint="\ud800", identities=("\udcff", "b", "c", "d"))
+    assert odd.fingerprint != full_gallery().fingerprint
+
+
 @given(gallery=galleries())
 def test_any_gallery_comes_back(gallery: Gallery) -> None:
     assert facts(from_payload(b"".join(to_payload(gallery)))) == facts(gallery)

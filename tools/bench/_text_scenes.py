@@ -28,6 +28,9 @@ COLOURS = (
 PLATE_COLOURS = (((15, 15, 15), (242, 242, 238)), ((15, 15, 15), (240, 205, 40)), ((30, 50, 130), (235, 238, 240)))
 
 
+STREET = ((768, 0, False), (0, 502, True), (400, 502, True), (768, 502, True), (400, 0, False))
+
+
 @dataclass(frozen=True)
 class Scene:
     """One string in one photo. outline: ``(4, 2)`` of its letters."""
@@ -65,12 +68,28 @@ def of_pattern(pattern: str, rng: np.random.Generator) -> str:
 def scene(number: int, *, plate: bool, draw: int = 0) -> Scene:
     """A string drawn on a sign, or a plate, turned in space, lit unevenly, with noise; each draw has its own."""
     rng = np.random.default_rng((number, int(plate), draw) if draw else (number, int(plate)))
-    pictures, letters = photos(), fonts()
+    pictures = photos()
     base = pictures[int(rng.integers(len(pictures)))]
     scale = max(FRAME[0] / base.width, FRAME[1] / base.height) * rng.uniform(1.0, 1.3)
     base = base.resize((round(base.width * scale) + 1, round(base.height * scale) + 1))
     x, y = int(rng.integers(base.width - FRAME[0] + 1)), int(rng.integers(base.height - FRAME[1] + 1))
-    base = base.crop((x, y, x + FRAME[0], y + FRAME[1]))
+    return drawn(base.crop((x, y, x + FRAME[0], y + FRAME[1])), rng, plate=plate)
+
+
+def street() -> Image.Image:
+    """A photo of people in the street, with signs and number plates drawn where no face is."""
+    picture = photos()[-1]
+    for number, (x, y, plate) in enumerate(STREET, start=1):
+        window = (x, y, x + FRAME[0], y + FRAME[1])
+        one = drawn(picture.crop(window), np.random.default_rng((number, 7)), plate=plate)
+        pixels = one.view.permute(1, 2, 0).numpy()
+        picture.paste(Image.fromarray(pixels), window[:2])
+    return picture
+
+
+def drawn(base: Image.Image, rng: np.random.Generator, *, plate: bool) -> Scene:
+    """A string drawn into a picture of :data:`FRAME`."""
+    letters = fonts()
     text = of_pattern(str(rng.choice(FORMATS if plate else WORDS)), rng)
     height = float(rng.uniform(12, 40))
     fg, bg = (PLATE_COLOURS if plate else COLOURS)[int(rng.integers(3 if plate else 5))]

@@ -26,12 +26,18 @@ from anondata.components import TABLES, build
 from anondata.content.images import ImageContent
 from anondata.errors import AnondataError
 from anondata.randomness import RunKey
-from anondata.regions import Regions
-from anondata.tools.bench._common import data_folder, load
+from anondata.regions import Regions, cat_regions
+from anondata.tools.bench._common import load
+from anondata.tools.bench._text_scenes import street
 
 Params = Mapping[str, Any]
 
 STRENGTHS: dict[str, Sequence[Params]] = {
+    "chain": (
+        {"steps": [{"warp": {"strength": 0.1}}, {"resize": {"pixels": 16}}]},
+        {"steps": [{"warp": {"strength": 0.3}}, {"resize": {"pixels": 8}}]},
+        {"steps": [{"shuffle": {"blocks": 8}}, {"noise": {"std": 0.5}}]},
+    ),
     "fill": ({"color": "mean"}, {}, {"coverage": 1.7}),
     "frequency_filter": (
         {"low": 4, "high": 16, "mode": "reject"},
@@ -39,21 +45,30 @@ STRENGTHS: dict[str, Sequence[Params]] = {
         {"low": 1, "high": 4},
     ),
     "gaussian_blur": ({"sigma": 0.05}, {"sigma": 0.1}, {"sigma": 0.3}),
+    "ksame": ({"k": 2}, {"k": 4}, {"k": 8}),
     "mask": ({"by": "mean"}, {"by": "inpaint"}, {"by": "solid"}),
     "noise": ({"std": 0.3}, {"std": 1.0}, {"std": 2.0, "cells": 8}),
     "pixelate": ({"blocks": 12}, {"blocks": 5}, {"blocks": 6, "noise": 0.2, "contrast": 0.3}),
     "random_replace": ({"share": 0.3}, {"share": 0.7}, {"share": 1.0}),
     "resize": ({"pixels": 16}, {"pixels": 8}, {"pixels": 5}),
+    "plate_swap": ({}, {"coverage": 1.2}, {"coverage": 1.4}),
+    "silhouette": ({"outline": 0.01, "shades": 3}, {}, {"outline": 0.06}),
     "shuffle": ({"blocks": 4, "keep": 0.5}, {"blocks": 4}, {"blocks": 12}),
+    "style_transfer": ({"amount": 0.4}, {"amount": 0.7}, {}),
+    "synthetic_face": ({"coverage": 1.3}, {}, {"coverage": 1.7}),
+    "text_swap": ({}, {"coverage": 1.3}, {"coverage": 1.5}),
     "warp": ({"strength": 0.05}, {"strength": 0.1}, {"strength": 0.3}),
 }
 # Rows beside those of the table's techniques: label, technique, kind of region, parameters.
 WHOLE: Params = {"coverage": 1.0, "feather": 0.0}
 FRAMES: dict[str, tuple[str, Sequence[Params]]] = {
     "warp, frame": ("warp", [{**WHOLE, "crop_px": 1024, "strength": s} for s in (0.02, 0.05, 0.1)]),
+    "style, frame": ("style_transfer", [{**WHOLE, "crop_px": 512, "amount": a} for a in (0.4, 0.7, 1.0)]),
 }
+KINDS = {"silhouette": "person", "text_swap": "text", "plate_swap": "plate"}  # others are shown on faces
 KEY = RunKey(b"contact sheet, not a secret")
 TILE_PX, LINE_PX, GAP_PX = 420, 17, 6
+STREET = "street"
 
 
 @dataclass(frozen=True)
@@ -66,24 +81,23 @@ class Row:
     strengths: Sequence[Params]
 
 
-def rows(only: Sequence[str] = ()) -> Iterator[Row]:
-    """Every technique of the table, then the frames; or those that are named."""
+def rows(only: Sequence[str] = (), kind: str = "face") -> Iterator[Row]:
+    """Every technique of the table, on a kind if it has none of its own, then the frames; or those that are named."""
     for name in TABLES["technique"]:
         if not only or name in only:
-            yield Row(name, name, "face", STRENGTHS.get(name, ({},)))
+            yield Row(name, name, KINDS.get(name, kind), STRENGTHS.get(name, ({},)))
     for label, (name, strengths) in FRAMES.items():
         if not only or name in only:
             yield Row(label, name, "frame", strengths)
 
 
+def found_by(*names: str) -> Callable[[Tensor], Regions]:
+    return lambda view: cat_regions([_detector(name).detect([view]) for name in names])
+
+
 @cache
-def _faces() -> Any:
-    return build("detector", "centerface", {})
-
-
-def faces(view: Tensor) -> Regions:
-    found: Regions = _faces().detect([view])
-    return found
+def _detector(name: str) -> Any:
+    return build("detector", name, {})
 
 
 def frame(view: Tensor) -> Regions:
@@ -91,7 +105,14 @@ def frame(view: Tensor) -> Regions:
     return Regions(torch.zeros(1, dtype=torch.long), box, torch.full((1, 5, 2), torch.nan), torch.ones(1), ("frame",))
 
 
-FINDERS: dict[str, Callable[[Tensor], Regions]] = {"face": faces, "frame": frame}
+FINDERS: dict[str, Callable[[Tensor], Regions]] = {
+    "face": found_by("centerface"),
+    "person": found_by("persons"),
+    "text": found_by("text"),
+    "plate": found_by("plates"),
+    STREET: found_by("text", "plates", "centerface"),
+    "frame": frame,
+}
 
 
 def changed(view: Tensor, regions: Regions, name: str, params: Params) -> Tensor:
@@ -104,9 +125,10 @@ def changed(view: Tensor, regions: Regions, name: str, params: Params) -> Tensor
 
 
 def sheet(view: Tensor, lines: Sequence[Row]) -> Image.Image:
-    """A row a technique: the original, then each strength, cut to what is around the faces."""
+    """A row a technique: the original, then each strength, cut to what is around the faces and all signs."""
     found = {kind: FINDERS[kind](view) for kind in dict.fromkeys(["face", *(line.kind for line in lines)])}
-    window = _window(found["face"].boxes, view.shape[2], view.shape[1])
+    inner = found[STREET if STREET in found else "face"]
+    window = _window(inner.boxes, view.shape[2], view.shape[1])
     columns = 1 + max(len(line.strengths) for line in lines)
     height = round(TILE_PX * (window[3] - window[1]) / (window[2] - window[0])) + LINE_PX + GAP_PX
     out = Image.new("RGB", (columns * (TILE_PX + GAP_PX), len(lines) * height), "white")
@@ -154,7 +176,8 @@ def _put(out: Image.Image, place: tuple[int, int], tile: Image.Image, text: str)
 
 
 def photos() -> dict[str, Tensor]:
-    """The astronaut (NASA, public domain) and insightface's group of six, both from installed packages."""
+    """The astronaut (NASA, public domain) and insightface's group of six, from installed packages; the latter again
+    with signs and number plates drawn into it."""
     import skimage.data
 
     spec = find_spec("insightface")
@@ -162,6 +185,7 @@ def photos() -> dict[str, Tensor]:
     out = {"astronaut": astronaut.permute(2, 0, 1).contiguous()}
     if spec is not None and spec.submodule_search_locations:
         out["t1"] = load(Path(spec.submodule_search_locations[0]) / "data" / "images" / "t1.jpg")
+        out[STREET] = torch.from_numpy(np.array(street())).permute(2, 0, 1).contiguous()
     return out
 
 
@@ -171,11 +195,11 @@ def main() -> None:
     options.add_argument("--only", nargs="*", default=(), choices=sorted(TABLES["technique"]), metavar="NAME")
     options.add_argument("--photo", nargs="*", type=Path, default=(), help="other photos than the two")
     given = options.parse_args()
-    data_folder()
     given.out.mkdir(parents=True, exist_ok=True)
     for name, view in ({path.stem: load(path) for path in given.photo} or photos()).items():
         path = given.out / f"{name}.png"
-        sheet(view, list(rows(given.only))).save(path)
+        lines = rows(given.only, STREET if name == STREET else "face")
+        sheet(view, list(lines)).save(path)
         print(f"written: {path}")
 
 

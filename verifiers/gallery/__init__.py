@@ -100,15 +100,15 @@ class Gallery:
     @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits over what the gallery holds; without its salt they tell nothing, not even a guess."""
-        digest = hmac.new(self.salt, f"{self.role} {self.embedder_fingerprint}".encode(), hashlib.sha256)
+        digest = hmac.new(self.salt, _bytes_of(f"{self.role} {self.embedder_fingerprint}"), hashlib.sha256)
         for identity in self.identities:
-            digest.update(hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest())
+            digest.update(hashlib.sha256(_bytes_of(identity)).digest())
         for array in (self.owners, self.templates):
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         for portrait in self.portraits:
             digest.update(_digest_of(portrait))
         for name, rows in sorted(self.parrots.items()):
-            digest.update(hashlib.sha256(name.encode()).digest() + rows.tobytes())
+            digest.update(hashlib.sha256(_bytes_of(name)).digest() + rows.tobytes())
         if self.index is not None:
             digest.update(f"{self.index.probes}".encode())
             digest.update(self.index.centroids.tobytes() + self.index.cells.tobytes())
@@ -258,6 +258,11 @@ def empty_gallery(embedder: Embedder, *, role: Role = "protected") -> Gallery:
     """A gallery of nobody, for templates of one embedder."""
     none = np.zeros((0, 0), np.float32)
     return Gallery(role, embedder.name, embedder.fingerprint, (), (), none, np.zeros(0, np.int64))
+
+
+def _bytes_of(text: str) -> bytes:
+    """Also of a file name that is no UTF-8: Python holds its bytes as surrogates."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _digest_of(portrait: Portrait | None) -> bytes:
