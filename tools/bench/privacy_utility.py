@@ -38,6 +38,7 @@ from anondata.errors import AnondataError
 from anondata.kernels import cut, outer_rects, paste
 from anondata.models.category import MEAN, SIDE_PX, STD
 from anondata.models.runtime import load_module
+from anondata.policy import load_policy, presets
 from anondata.protocols import Embedder
 from anondata.randomness import RunKey
 from anondata.regions import Regions
@@ -105,9 +106,20 @@ TRIED: dict[str, list[dict[str, Any]]] = {
 
 
 def techniques(only: Sequence[str]) -> Iterator[RegionTransform]:
-    for name, strengths in TRIED.items():
-        if not only or name in only:
-            yield from (build("technique", name, {**params, "key": KEY}) for params in strengths)
+    """Those above, and every rung of a preset for faces, each once."""
+    rungs = [rung for name in presets() for rung in face_ladder(name)]
+    tried = [(name, params) for name, strengths in TRIED.items() for params in strengths]
+    made = [build("technique", name, params) for name, params in tried] + rungs
+    for technique in {describe(t): t for t in made}.values():
+        if not only or technique.name in only:
+            yield technique.with_key(KEY)
+
+
+def face_ladder(preset: str) -> list[RegionTransform]:
+    """The rungs of a preset for faces in pictures, the least destructive first."""
+    image = load_policy(preset).content.get("image")
+    kind = image.regions.get("face") if image else None
+    return [build("technique", rung.name, rung.params) for rung in kind.ladder] if kind else []
 
 
 def changed(person: Portrait, technique: RegionTransform, run: str) -> tuple[Tensor, float]:

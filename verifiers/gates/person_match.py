@@ -21,6 +21,7 @@ from anondata.verifiers.embedders import embedder_of
 CROP_PX = 64
 # Strangers' likeness, measured by tools/bench/persons.py: half of the pairs of 51 people in one studio, pose and
 # light are less alike in structure than these; a tenth of the pairs of 14 people in six photos are more so in colour.
+# Of the pairs of 20 fresh people none is beyond these in structure, and 2 % are in colour.
 FINE = 0.41
 COARSE = 0.61
 COLOUR = 0.81
