@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from anondata.errors import PolicyError
 
-Role = Literal["cover", "detector", "technique", "verifier"]
+Role = Literal["cover", "detector", "pseudonyms", "technique", "verifier"]
 
 TABLES: Mapping[Role, Mapping[str, str]] = {
     "cover": {
@@ -36,6 +36,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "text": "anondata.detectors.text:TextDetector",
         "yunet": "anondata.detectors.yunet:YuNetDetector",
     },
+    "pseudonyms": {"gallery_people": "anondata.verifiers.gates.cover:GalleryPeople"},
     "technique": {
         "chain": "anondata.transforms.chain:Chain",
         "fill": "anondata.transforms.fill:Fill",

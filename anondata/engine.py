@@ -45,6 +45,7 @@ from anondata.looking import (
     without_spared,
 )
 from anondata.randomness import RunKey
+from anondata.recognizing import name_people, spared_by_cover
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
@@ -199,29 +200,15 @@ class Engine:
         templates = embed(rules.content, [w.media for w in works], known, self.device)
         for row, (_, track) in enumerate(known):
             track.before = {name: matrix[row] for name, matrix in templates.items()}
+        name_people([track for _, track in known], self.device)
         partly = {i for i, track in known if not isinstance(track.rules.cover, Everyone)}
         hiding = {i for i in partly if rules.content.hidden(works[i].media)}
         candidates = [track for i, track in known if i not in hiding]  # templates see the view alone
-        spared = self._spared(candidates) if spare else set()
+        spared = spared_by_cover(candidates, self.device) if spare else set()
         for i, track in fresh:
             track.order = len(works[i].tracks)
             (works[i].spared if track in spared else works[i].tracks).append(track)
         return {works[i] for i, track in fresh if track not in spared}
-
-    def _spared(self, tracks: Sequence[Track]) -> set[Track]:
-        """Those that their cover leaves out; never one without a whole template."""
-        spared: set[Track] = set()
-        for rules in {id(t.rules): t.rules for t in tracks}.values():
-            members = [t for t in tracks if t.rules is rules]
-            names = [e.name for e in rules.cover.embedders]
-            templates = {name: torch.stack([t.before[name] for t in members]) for name in names}
-            mask = rules.cover.spares(cat_regions([t.region for t in members], self.device), templates)
-            if mask.shape != (len(members),) or mask.dtype != torch.bool:
-                raise ValueError("a cover returned a mask of the wrong shape or type")
-            for matrix in templates.values():
-                mask = mask & matrix.isfinite().all(dim=1)
-            spared |= {t for t, leave in zip(members, mask.tolist(), strict=True) if leave}
-        return spared
 
     def _look_behind(self, rules: ContentRules, works: list[Work]) -> set[Work]:
         """Looks for regions that one which was spared hid from the detectors; returns the works that have any.
@@ -284,6 +271,8 @@ class Engine:
 
     def _seed(self, work: Work, track: Track) -> int:
         """Differs between techniques, too: noise that two strengths share cancels."""
+        if track.person and track.technique.pseudonymous:
+            return self._run_key.seed("person", track.person, describe(track.technique))
         return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
 
     @staticmethod

@@ -30,6 +30,7 @@ class _Data(BaseModel):
 _NEEDED: Mapping[Role, tuple[str, ...]] = {
     "cover": ("spares", "embedders"),
     "detector": ("detect",),
+    "pseudonyms": ("people", "embedders"),
     "technique": ("change", "extent"),
     "verifier": ("judge", "embedders"),
 }
@@ -83,6 +84,10 @@ class CoverStep(Step):
     role = "cover"
 
 
+class PseudonymStep(Step):
+    role = "pseudonyms"
+
+
 class TinyPolicy(_Data):
     """Regions too small for the gate to tell apart: changed by the strongest means, and not verified.
 
@@ -100,6 +105,8 @@ class RegionPolicy(_Data):
     ladder: techniques, the least destructive first. verify: all must pass before a region is released.
     utility: must pass, too, for what is left to be of use; not asked of a region that is filled in the end.
     on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
+    pseudonyms: who gets the same result in every sample of a run, by techniques that can do so (``synthetic_face``):
+        whoever looks can link these samples with each other. By default nobody does.
     """
 
     cover: CoverStep = Field(default_factory=lambda: CoverStep.model_validate("everyone"))
@@ -108,6 +115,13 @@ class RegionPolicy(_Data):
     utility: list[VerifierStep] = []
     tiny: TinyPolicy | None = None
     on_exhausted: Literal["fill", "drop", "raise"] = "fill"
+    pseudonyms: PseudonymStep | None = None
+
+    @model_validator(mode="after")
+    def _check_pseudonyms(self) -> RegionPolicy:
+        if self.pseudonyms and not any(step.make().pseudonymous for step in self.ladder):
+            raise ValueError("pseudonyms: no technique of this ladder can give one person the same result again")
+        return self
 
 
 class ScanPolicy(_Data):

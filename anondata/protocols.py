@@ -111,6 +111,22 @@ class Cover(Protocol):
         ...
 
 
+class Pseudonyms(Protocol):
+    """Says who is who, for techniques that give one person the same new look in every sample."""
+
+    @property
+    def embedders(self) -> Sequence[Embedder]:
+        """Whose templates :meth:`people` needs."""
+        ...
+
+    def people(self, regions: Regions, templates: Mapping[str, Tensor]) -> Sequence[str]:
+        """A name for each region that is the same wherever the same person is; empty for strangers and in doubt.
+
+        Names never leave the engine. templates: ``(R, D)`` of the originals, by embedder name.
+        """
+        ...
+
+
 @runtime_checkable
 class NeedsGalleries(Protocol):
     """A component that names galleries; they are handed in, because a policy is data and holds no path."""

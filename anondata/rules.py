@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.content.images import ImageContent
 from anondata.errors import PolicyError
 from anondata.policy import ContentPolicy, Policy, RegionPolicy
-from anondata.protocols import ContentType, Cover, Detector, Embedder, NeedsGalleries, Verifier
+from anondata.protocols import ContentType, Cover, Detector, Embedder, NeedsGalleries, Pseudonyms, Verifier
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 
@@ -37,7 +37,7 @@ class KindRules:
     ladder, tiny_ladder: techniques from the weakest to the last resort. tiny_below_px: regions whose geometric mean
     side is below it go the tiny ladder and are not verified, because no recognizer can tell them apart.
     utility: what must hold, too, unless a region is wholly filled because the ladder is exhausted (``fills``).
-    layer: kinds of a higher one are laid on top of others.
+    layer: kinds of a higher one are laid on top of others. pseudonyms: who looks the same in all samples of a run.
     """
 
     ladder: tuple[RegionTransform, ...]
@@ -49,12 +49,14 @@ class KindRules:
     utility: tuple[Verifier, ...] = ()
     fills: bool = False
     layer: int = 0
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def embedders(self) -> list[Embedder]:
-        """Whose templates the cover and the verifiers need."""
+        """Whose templates the cover, the pseudonyms and the verifiers need."""
         judges = (*self.verifiers, *self.utility)
-        return [*self.cover.embedders, *(e for verifier in judges for e in verifier.embedders)]
+        named = self.pseudonyms.embedders if self.pseudonyms else ()
+        return [*self.cover.embedders, *named, *(e for verifier in judges for e in verifier.embedders)]
 
     def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
         return self.tiny_ladder if tiny else self.ladder
@@ -102,10 +104,9 @@ def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict
 
 def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
     """Raises :class:`PolicyError` unless these are the galleries that a policy names."""
-    steps = [
-        step for c in policy.content.values() for r in c.regions.values() for step in (r.cover, *r.verify, *r.utility)
-    ]
-    made = [step.make() for step in steps]
+    regions = [region for content in policy.content.values() for region in content.regions.values()]
+    steps = [step for r in regions for step in (r.cover, r.pseudonyms, *r.verify, *r.utility)]
+    made = [step.make() for step in steps if step]
     needed = {name for component in made if isinstance(component, NeedsGalleries) for name in component.galleries}
     given = set(galleries)
     if needed - given:
@@ -155,4 +156,5 @@ def _kind_rules(policy: RegionPolicy, layer: int, blank: RegionTransform, galler
         utility=tuple(_bound(step.make(), galleries) for step in policy.utility),
         fills=fills,
         layer=layer,
+        pseudonyms=_bound(policy.pseudonyms.make(), galleries) if policy.pseudonyms else None,
     )

@@ -28,6 +28,7 @@ class Track:
     patch: Any = None
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    person: str = ""  # who it is to the policy's pseudonyms
 
     @property
     def size_px(self) -> float:

@@ -45,6 +45,11 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
             f"The policy does not cover everyone: by the rule `{region.cover.name}` {spared} of "
             f"{int(counts.get('found', 0))} regions of the kind {kind} were left as they were."
         )
+    if region.pseudonyms:
+        said.append(
+            f"People of a gallery keep one new {kind} throughout, by the rule `{region.pseudonyms.name}`: who knows "
+            "somebody in one sample, by what is around them, knows them in all."
+        )
     if region.tiny and counts.get("tiny"):
         said.append(
             f"{int(counts['tiny'])} regions of the kind {kind} below {region.tiny.below_px:g} px were changed by the "

@@ -51,6 +51,11 @@ def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
         f"{_EXHAUSTED[region.on_exhausted]}"
     )
     yield f"It passes when {_named(region.verify)} passes it, on the encoded and decoded result."
+    if region.pseudonyms:
+        yield (
+            f"Whoever {_step(region.pseudonyms)} knows has one new {kind} in all samples; others have another each "
+            "time."
+        )
     if region.utility:
         yield f"It must stay of use, too, unless it is filled: {_named(region.utility)} passes it."
     if region.tiny:

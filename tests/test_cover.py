@@ -1,4 +1,4 @@
-"""Whom a policy covers: what is spared stays as it is, and in doubt nothing is spared."""
+"""Whom the rules know: what is spared stays as it is, who keeps one new look, and in doubt nobody is known."""
 
 from __future__ import annotations
 
@@ -197,3 +197,85 @@ def test_reports_of_other_galleries_do_not_merge() -> None:
     assert from_json(one.to_json()) == one
     with pytest.raises(ValueError, match="different galleries"):
         one + two
+
+
+@dataclass(frozen=True)
+class KnowsLeft:
+    """Knows what begins left of 100 as one person."""
+
+    embedder: Corner = Corner()
+
+    @property
+    def embedders(self) -> Sequence[Corner]:
+        return (self.embedder,)
+
+    def people(self, regions: Regions, templates: Mapping[str, Tensor]) -> list[str]:
+        return ["ann" if x < 100 else "" for x in templates[self.embedder.name][:, 0].tolist()]
+
+
+class NewLook(Fill):
+    """Notes the seeds that it was given."""
+
+    name = "new_look"
+    draws = True
+
+    def __init__(self, *, pseudonymous: bool = True) -> None:
+        super().__init__((1.0, 1.0, 1.0), coverage=1.0)
+        self.pseudonymous = pseudonymous
+        self.seeds: list[int] = []
+
+    def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
+        self.seeds.extend(seeds)
+        return super().change(crops, extent=extent, seeds=seeds)
+
+
+def seeds_of(look: NewLook, pseudonyms: Any = KnowsLeft(), key: bytes = b"0123456789abcdef") -> list[int]:
+    """Of the left and the right region, in two samples."""
+    rules = KindRules((look,), (Passes(),), pseudonyms=pseudonyms)
+    made = Engine({"image": ContentRules(ImageContent(), (Finds(),), {"face": rules})}, run_key=RunKey(key))
+    for name in ("a", "b"):
+        made.run([Sample(name, {"image": picture()})], Schema({"image": "image"}))
+    return look.seeds
+
+
+def test_a_known_person_is_given_one_seed_in_all_samples_and_a_stranger_another_each_time() -> None:
+    left, right, left_again, right_again = seeds_of(NewLook())
+    assert left == left_again
+    assert len({left, right, right_again}) == 3
+
+
+def test_another_run_gives_the_same_person_another_look() -> None:
+    assert seeds_of(NewLook())[0] != seeds_of(NewLook(), key=b"fedcba9876543210")[0]
+
+
+def test_techniques_that_leave_something_of_the_original_never_share_a_seed() -> None:
+    assert len(set(seeds_of(NewLook(pseudonymous=False)))) == 4
+
+
+def test_nobody_is_known_without_a_whole_template() -> None:
+    assert len(set(seeds_of(NewLook(), KnowsLeft(Corner(fails=20.0))))) == 4
+
+
+PSEUDONYMS = """
+name: staff
+content:
+  image:
+    detect: [centerface]
+    regions:
+      face:
+        ladder: [{technique}]
+        verify: [self_match]
+        pseudonyms: {{gallery_people: {{gallery: staff}}}}
+"""
+
+
+def test_pseudonyms_name_a_gallery_that_must_be_given() -> None:
+    policy = from_yaml(PSEUDONYMS.format(technique="synthetic_face"))
+    with pytest.raises(PolicyError, match="needs a gallery called 'staff'"):
+        check_galleries(policy, [])
+    check_galleries(policy, ["staff"])
+
+
+def test_pseudonyms_without_a_technique_that_can_keep_a_look_are_refused() -> None:
+    with pytest.raises(PolicyError, match="no technique of this ladder can give one person the same result again"):
+        from_yaml(PSEUDONYMS.format(technique="fill"))

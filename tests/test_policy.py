@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy, presets
+from anondata.tools.bench._common import RESULTS
+from anondata.tools.bench.privacy_utility import face_ladder
+from anondata.transforms import describe
 
 PLAIN = """
 name: plain
@@ -127,3 +131,23 @@ def test_a_bound_that_is_none_is_refused(audit: str, message: str) -> None:
 def test_presets_that_leave_faces_as_they_are_cannot_be_published() -> None:
     without = [name for name in presets() if load_policy(name).audit is None]
     assert without == ["faces-except-consented", "faces-only-protected"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_ladders_for_faces_go_from_the_least_destructive_rung_up_as_measured(name: str) -> None:
+    """By perceptual distance; what erases comes last, whatever it is like."""
+    measured = json.loads((RESULTS / "privacy_utility.json").read_text())["rows"]
+    distance = {row["technique"]: row["perceptual distance"] for row in measured}
+    ladder = face_ladder(name)
+    rungs = [(rung.erases, 0.0 if rung.erases else distance[describe(rung)]) for rung in ladder]
+    assert ladder
+    assert rungs == sorted(rungs)
+
+
+def test_ladders_for_text_go_from_the_rung_that_leaves_most_text_down_as_measured() -> None:
+    measured = json.loads((RESULTS / "text_plates.json").read_text())
+    for kind, rungs in (("text", ["text_swap", "fill"]), ("plate", ["plate_swap", "fill"])):
+        [ladder] = [c.regions[kind].ladder for c in load_policy("street").content.values()]
+        assert [rung.name for rung in ladder] == rungs
+        left = [measured[kind][name]["still_text"]["percent"] for name in rungs]
+        assert left == sorted(left, reverse=True)

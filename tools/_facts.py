@@ -157,6 +157,7 @@ def _of_policy(policy: Policy) -> Iterator[tuple[str, str]]:
         for region in content.regions.values():
             parts += [(region.ladder, "technique"), (region.tiny.ladder if region.tiny else (), "technique")]
             parts += [((*region.verify, *region.utility), "gate"), ((region.cover,), "whom it covers")]
+            parts += [((region.pseudonyms,), "who keeps one new look")] if region.pseudonyms else []
         for steps, role in parts:
             for step in steps:
                 yield from _of_component(step, role)

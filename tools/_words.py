@@ -43,6 +43,8 @@ def _region(policy: RegionPolicy) -> list[str]:
         f"{_steps(policy.ladder, ' → ')}; {_EXHAUSTED[policy.on_exhausted]}",
         f"checked by {_steps(policy.verify)}",
     ]
+    if policy.pseudonyms:
+        lines.append(f"one new look throughout: {_steps([policy.pseudonyms])}")
     if policy.utility:
         lines.append(f"must stay of use: {_steps(policy.utility)}")
     if policy.tiny:

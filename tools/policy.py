@@ -105,7 +105,13 @@ def _steps(policy: Policy) -> Iterator[Any]:
     for content in policy.content.values():
         yield from (*content.detect, *(content.scan.detect if content.scan else ()))
         for region in content.regions.values():
-            yield from (region.cover, *region.ladder, *region.verify, *region.utility)
+            yield from (
+                *((region.pseudonyms,) if region.pseudonyms else ()),
+                region.cover,
+                *region.ladder,
+                *region.verify,
+                *region.utility,
+            )
             yield from region.tiny.ladder if region.tiny else ()
 
 

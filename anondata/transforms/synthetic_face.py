@@ -37,6 +37,7 @@ class SyntheticFace(FaceSwap):
     """
 
     name = "synthetic_face"
+    pseudonymous = True
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery
 from anondata.verifiers.gates.compose import AllOf, AnyOf, Ensemble, all_of, any_of
 from anondata.verifiers.gates.confidence_drop import ConfidenceDrop
-from anondata.verifiers.gates.cover import EveryoneExcept, OnlyGallery
+from anondata.verifiers.gates.cover import EveryoneExcept, GalleryPeople, OnlyGallery
 from anondata.verifiers.gates.gallery_match import GalleryMatch
 from anondata.verifiers.gates.parrot_match import ParrotMatch, parrot_templates, with_parrots
 from anondata.verifiers.gates.self_match import SelfMatch
@@ -322,6 +322,19 @@ def test_everyone_but_the_consented_is_covered(
     assert ahead.sum() >= 4  # who looks aside is covered, too
     face = CenterFaceDetector().detect([astronaut])
     assert cover.spares(face, {DLIB.name: DLIB.embed([astronaut], face)}).tolist() == [False]
+
+
+def test_people_of_a_gallery_are_named_and_strangers_and_doubts_are_not(
+    party: Tensor, faces: Regions, gallery: Gallery, astronaut: Tensor
+) -> None:
+    known = GalleryPeople().bound({"protected": gallery})
+    names = known.people(faces, {DLIB.name: DLIB.embed([party], faces)})
+    assert {name for name in names if name} <= set(gallery.identities)
+    assert len(set(names) - {""}) == sum(map(bool, names)) >= 4  # who looks aside is nobody
+    face = CenterFaceDetector().detect([astronaut])
+    assert known.people(face, {DLIB.name: DLIB.embed([astronaut], face)}) == [""]
+    aside = replace(faces, landmarks=torch.full_like(faces.landmarks, torch.nan))
+    assert known.people(aside, {DLIB.name: DLIB.embed([party], faces)}) == [""] * len(faces)
 
 
 def test_policies_with_galleries_anonymize_real_photos(

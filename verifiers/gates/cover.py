@@ -1,8 +1,8 @@
-"""Whom a policy covers: a gallery decides who may stay as they are, and in doubt nobody does."""
+"""Whom a policy covers, and who keeps one new look: a gallery decides, and in doubt it is everybody and nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -105,6 +105,31 @@ class EveryoneExcept(_ByGallery):
 
     def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
         return self._comparable(regions) & (self._nearest(templates) < self.threshold.low)
+
+
+@dataclass(frozen=True)
+class GalleryPeople(_ByGallery):
+    """The people of a gallery, whatever its role, each of whom keeps one new look throughout a run.
+
+    A face is somebody's when it is nearer to their template than the lower end of the threshold's interval, large
+    enough, has landmarks and looks ahead; others look new each time. Of strangers up to
+    ``1 - (1 - far) ** templates`` are taken for one of the people and get their look.
+    """
+
+    gallery: str = "protected"
+    far: float = 0.002
+
+    def check(self, gallery: Gallery) -> None:
+        gallery.check_embedder(self.made.name, self.made.fingerprint)
+        self.check_reach(gallery, self.threshold.low)
+
+    def people(self, regions: Regions, templates: Mapping[str, Tensor]) -> Sequence[str]:
+        found = self.opened.search(templates[self.made.name])
+        known = self._comparable(regions) & (found.distance[:, 0] < self.threshold.low)
+        owners = self.opened.owners
+        rows = found.row[:, 0].tolist()
+        names = self.opened.identities
+        return [names[owners[row]] if sure else "" for row, sure in zip(rows, known.tolist(), strict=True)]
 
 
 def _centred(regions: Regions) -> Tensor:
