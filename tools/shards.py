@@ -38,8 +38,8 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
     "--regions",
     metavar="NAMES",
     multiple=True,
-    help="Fields of boxes to be anonymized, too, such as json; NAME:PICTURE where there are several pictures. They are "
-    "written as they are.",
+    help="Fields of boxes to be anonymized, too, such as json; NAME:PICTURE where there are several pictures. They "
+    "are written as they are.",
 )
 @click.option(
     "--masks",
