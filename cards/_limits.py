@@ -43,8 +43,8 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
     said = [f"A {kind} that {nobody} is as it was: one{below} turned, dark or hidden in part."]
     if given:
         said.append(
-            f"{given} of {int(counts.get('found', 0))} regions of the kind {kind} were marked by the publisher, by boxes "
-            "or masks; detectors found the others. Whether all were marked was not measured."
+            f"{given} of {int(counts.get('found', 0))} regions of the kind {kind} were marked by the publisher, by "
+            "boxes or masks; detectors found the others. Whether all were marked was not measured."
         )
     if region.cover.name != "everyone":
         spared = int(counts.get("spared", 0))

@@ -237,6 +237,7 @@ BAD = {
     "another size": (MAP.T, r"\(64, 48\), but the upright picture is \(48, 64\)"),
     "a larger one": (encoded(np.zeros((480, 640), np.uint8)), "larger than its picture"),
     "a smaller one": (encoded(np.zeros((24, 32), np.uint8)), "as large as it"),
+    "a PIL image of another size": (Image.new("L", (6400, 4800)), "as large as it"),
     "three channels": (np.stack([MAP] * 3), "as large as it"),
     "channels last": (MAP[..., None], "as large as it"),
     "logits": (MAP * 0.5, "floats other than 0 and 1"),

@@ -33,10 +33,14 @@ def plane_of(value: Any, frame: tuple[int, int]) -> NDArray[Any]:
     plane = values_of(value, frame)
     plane = plane[0] if plane.ndim == 3 and len(plane) == 1 else plane
     if plane.shape != frame:
-        raise FieldTypeError(
-            f"a mask has the shape {plane.shape}, but the upright picture is {frame}; a mask must be as large as it"
-        )
+        raise _other_size(plane.shape, frame)
     return plane
+
+
+def _other_size(shape: tuple[int, ...], frame: tuple[int, int]) -> FieldTypeError:
+    return FieldTypeError(
+        f"a mask has the shape {shape}, but the upright picture is {frame}; a mask must be as large as it"
+    )
 
 
 def values_of(value: Any, frame: tuple[int, int]) -> NDArray[Any]:
@@ -44,7 +48,7 @@ def values_of(value: Any, frame: tuple[int, int]) -> NDArray[Any]:
     if isinstance(value, bytes | bytearray | memoryview):
         return _decoded(bytes(value), frame)
     if isinstance(value, Image.Image):
-        return _of_pil(value)
+        return _of_pil(value, frame)
     if isinstance(value, Tensor):
         return _of_tensor(value)
     return _whole(np.asarray(value))
@@ -67,10 +71,12 @@ def _of_tensor(tensor: Tensor) -> NDArray[Any]:
     return _whole(array)
 
 
-def _of_pil(image: Image.Image) -> NDArray[Any]:
+def _of_pil(image: Image.Image, frame: tuple[int, int]) -> NDArray[Any]:
     if image.format not in _WHOLE or image.info.get("compression") in _TIFF_LOSSY:
         raise FieldTypeError(_SMEARED.format(image.format))
     _check_mode(image)
+    if image.size != frame[::-1]:  # before a file that was opened lazily is decoded
+        raise _other_size(image.size[::-1], frame)
 
     def read() -> NDArray[Any]:
         return np.array(image)
