@@ -22,7 +22,9 @@ from typing import Any
 
 import torch
 
-from anondata.content.given import join, parse
+from anondata.content import given as boxes
+from anondata.content import masks
+from anondata.content.given import join
 from anondata.detectors.pyramid import box_iou
 from anondata.errors import (
     FieldTypeError,
@@ -49,7 +51,7 @@ from anondata.recognizing import name_people, spared_by_cover
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
-from anondata.samples import Sample, Schema, beside, leaves, with_leaves
+from anondata.samples import Sample, Schema, beside, is_masks, leaves, with_leaves
 from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
 
@@ -116,23 +118,27 @@ class Engine:
                 yield missing
                 continue
             values = dict(leaves(sample.fields[name], name))
-            given = [dict(beside(sample.fields[name], sample.fields[n], name)) for n in own]
-            if any(by_place.keys() != values.keys() for by_place in given):
+            given = {n: dict(beside(sample.fields[name], sample.fields[n], name)) for n in own}
+            if any(by_place.keys() != values.keys() for by_place in given.values()):
                 odd = Work(index, name, name, sample.key, None)
                 odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
                 yield odd
                 continue
             for place, value in values.items():
                 work = Work(index, name, place, sample.key, None)
-                yield self._decode_one(work, kind, value, [by_place[place] for by_place in given])
+                read = [(is_masks(schema.fields[n]), by_place[place]) for n, by_place in given.items()]
+                yield self._decode_one(work, kind, value, read)
 
-    def _decode_one(self, work: Work, kind: str, value: Any, given: Sequence[Any]) -> Work:
+    def _decode_one(self, work: Work, kind: str, value: Any, given: Sequence[tuple[bool, Any]]) -> Work:
+        """given: what fields of regions hold for it, and whether that is masks."""
         rules = self.rules[kind]
         try:
             work.media = rules.content.decode(value, self.device)
             if given:
                 height, width = rules.content.view(work.media).shape[-2:]
-                read = [parse(v, frame=(height, width), kinds=rules.kinds, meaning=rules.given) for v in given]
+                readers = (masks.parse if drawn else boxes.parse for drawn, _ in given)
+                told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
+                read = [parse(held, **told) for parse, (_, held) in zip(readers, given, strict=True)]
                 work.given = cat_regions(read).to(self.device)
         except UndecodableError as error:
             work.fail(error.reason, str(error))
@@ -322,7 +328,7 @@ class Engine:
         changed: dict[str, dict[str, Any]] = defaultdict(dict)
         for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
             changed[field][place] = work.value
-        kept = {n: sample.fields[n] for n in (*schema.kept(), *schema.regions()) if n in sample.fields}
+        kept = {n: sample.fields[n] for n in schema.unchanged() if n in sample.fields}
         content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
         fields = {n: content[n] if n in content else kept[n] for n in sample.fields if n in content or n in kept}
         return Released(Sample(sample.key, {**fields, **dict.fromkeys(schema.insights(), told)}), record)

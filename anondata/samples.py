@@ -13,6 +13,7 @@ KEEP = "keep"
 DROP = "drop"
 INSIGHTS = "insights"
 REGIONS = "regions"
+MASKS = "masks"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Schema:
     :mod:`anondata.content.given`. Of several fields of content it names its own: ``"regions:left"``. It must be
     there, and comes out as it is: boxes are no pixels.
 
+    A field of ``"masks"`` (``"masks:left"``) holds masks of the same, in a form of :mod:`anondata.content.masks`. It
+    must be there, and does *not* come out: an outline can tell who somebody is. One that may come out as it is, such
+    as a label of every pixel that a model learns from, is declared ``"keep"``; then it says nothing of where to look.
+
     >>> schema = Schema({"image": "image", "label": "keep", "caption": "drop"})
     >>> schema.check({"image": b"", "label": 3, "caption": ""})
     >>> schema.check({"image": b"", "path": "x"})
@@ -74,7 +79,7 @@ class Schema:
         return {name: kind for name, kind in self.fields.items() if kind not in other and not is_regions(kind)}
 
     def regions(self) -> dict[str, str]:
-        """The fields that hold regions, each with the field of content whose regions they are.
+        """The fields that hold boxes or masks of regions, each with the field of content whose they are.
 
         Raises:
             PolicyError: one that names no field of content, or names none where there is not just one.
@@ -85,7 +90,7 @@ class Schema:
             if whose not in content and (whose or len(content) != 1):
                 raise PolicyError(
                     f"field {name!r} is declared {self.fields[name]!r}; name the field of content whose regions it "
-                    f"holds, such as 'regions:{next(iter(content), 'image')}'"
+                    f"holds, such as '{self.fields[name].partition(':')[0]}:{next(iter(content), 'image')}'"
                 )
         return {name: whose or content[0] for name, whose in found.items()}
 
@@ -96,6 +101,10 @@ class Schema:
     def kept(self) -> tuple[str, ...]:
         """The fields that pass as they are, because somebody wrote that down."""
         return tuple(name for name, kind in self.fields.items() if kind == KEEP)
+
+    def unchanged(self) -> tuple[str, ...]:
+        """The fields that come out as they went in: what is kept, and boxes."""
+        return tuple(n for n, kind in self.fields.items() if kind == KEEP or (is_regions(kind) and comes_out(kind)))
 
     def check_content_types(self, known: Iterable[str]) -> None:
         """Raises :class:`PolicyError` where a field's content type has no rules."""
@@ -108,12 +117,30 @@ class Schema:
 
 
 def is_regions(kind: str) -> bool:
-    """Whether a field is declared to hold regions.
+    """Whether a field is declared to hold regions, as boxes or as masks.
 
-    >>> [is_regions(kind) for kind in ("regions", "regions:left", "image")]
-    [True, True, False]
+    >>> [is_regions(kind) for kind in ("regions", "regions:left", "masks", "image")]
+    [True, True, True, False]
     """
-    return kind.partition(":")[0] == REGIONS
+    return kind.partition(":")[0] in (REGIONS, MASKS)
+
+
+def is_masks(kind: str) -> bool:
+    """Whether a field is declared to hold masks.
+
+    >>> [is_masks(kind) for kind in ("masks:left", "regions")]
+    [True, False]
+    """
+    return kind.partition(":")[0] == MASKS
+
+
+def comes_out(kind: str) -> bool:
+    """Whether a field is in a released sample: what is dropped is not, nor are masks, which are only looked at.
+
+    >>> [comes_out(kind) for kind in ("keep", "image", "regions", "masks", "drop")]
+    [True, True, True, False, False]
+    """
+    return kind != DROP and not is_masks(kind)
 
 
 def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:

@@ -65,8 +65,10 @@ def _done(facts: Facts) -> Json:
 
 def _region(one: Mapping[str, Any]) -> Json:
     whole = {name: int(one.get(name, 0)) for name in ("found", "by_scan", "tiny", "spared")}
+    given = int(one.get("given", 0))
     return {
         **whole,
+        **({"given": given} if given else {}),  # cards of earlier versions do not tell that there were none
         "rung": dict(sorted(one.get("rung", {}).items())),
         "technique": dict(sorted(one.get("technique", {}).items())),
         "size_px": _by_number(one.get("size_px", {})),

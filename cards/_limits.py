@@ -38,7 +38,14 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
     region = content.regions[kind]
     smallest = [float(s.params["smallest_px"]) for s in content.detect if "smallest_px" in s.params]
     below = f" below about {min(smallest):g} px, or" if len(smallest) == len(content.detect) and smallest else ""
-    said = [f"A {kind} that no detector found is as it was: one{below} turned, dark or hidden in part."]
+    given = int(counts.get("given", 0))
+    nobody = "no detector found, and that the publisher did not mark," if given else "no detector found"
+    said = [f"A {kind} that {nobody} is as it was: one{below} turned, dark or hidden in part."]
+    if given:
+        said.append(
+            f"{given} of {int(counts.get('found', 0))} regions of the kind {kind} were marked by the publisher, by "
+            "boxes or masks; detectors found the others. Whether all were marked was not measured."
+        )
     if region.cover.name != "everyone":
         spared = int(counts.get("spared", 0))
         said.append(

@@ -50,8 +50,9 @@ def anonymize(
     also takes what ``.decode`` makes (PIL images, arrays, tensors), but not tuples or batches. An encoded picture
     keeps its field's name even where it is written in another format (GIF becomes PNG): decoders look at the bytes.
 
-    fields: content types by name of the field; ``"jpg;png"`` stands for one or the other, and ``"json": "regions"``
-        for boxes, see :class:`anondata.samples.Schema`. keep, drop: all other fields.
+    fields: content types by name of the field; ``"jpg;png"`` stands for one or the other, ``"json": "regions"`` is
+        for boxes, ``"seg.png": "masks"`` for masks, which do not come out; see :class:`anondata.samples.Schema`.
+        keep, drop: all other fields.
     on_withheld: ``"drop"``, ``"replace"`` (by another sample that this process released, which then has the key of
         the one withheld; dropped while there is none) or ``"raise"``. group: a kept field, or a function of the kept
         fields: samples of one group may stand in for one another.

@@ -8,7 +8,7 @@
         location: photos/             # a folder, a glob of parquet or tar files, or an id of the Hub
         builder: imagefolder          # or parquet, webdataset; left out, `datasets` finds out
         split: train
-        fields: {image: image}        # columns with their content types
+        fields: {image: image}        # columns with their content types; boxes of one's own: `objects: regions`
         keep: [label]
         drop: [caption]
         policy: {image: faces}        # by content type: a preset, or a file
@@ -42,10 +42,10 @@ from pydantic import (
     model_validator,
 )
 
-from anondata.errors import CatalogError, LimitError, RequestError
+from anondata.errors import CatalogError, LimitError, PolicyError, RequestError
 from anondata.ledger.values import Scope
 from anondata.policy import explained
-from anondata.samples import DROP, INSIGHTS, KEEP, is_regions
+from anondata.samples import DROP, INSIGHTS, KEEP, Schema
 
 ANYBODY = "*"
 
@@ -71,7 +71,7 @@ def _client(name: str) -> str:
 
 
 def _kind(kind: str) -> str:
-    if kind in (KEEP, DROP, INSIGHTS) or is_regions(kind):
+    if kind in (KEEP, DROP, INSIGHTS):
         raise ValueError(f"{kind!r} is no content type; name the column in keep: or drop: instead")
     return kind
 
@@ -119,9 +119,12 @@ class Entry(_Data):
         named = [*self.fields, *self.keep, *self.drop]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"column {twice[0]!r} is declared twice; name it in one of fields, keep and drop")
-        if lacking := sorted(set(self.fields.values()) - set(self.policy)):
+        if not self.content_types:
+            raise ValueError("fields: no column is declared to hold content")
+        _check_regions(self.fields)
+        if lacking := sorted(set(self.content_types) - set(self.policy)):
             raise ValueError(f"policy: none for the content type {lacking[0]!r}")
-        if strange := sorted(set(self.policy) - set(self.fields.values())):
+        if strange := sorted(set(self.policy) - set(self.content_types)):
             raise ValueError(f"policy: no column of fields holds the content type {strange[0]!r}")
         if self.group is not None and self.group not in self.keep:
             raise ValueError("group: must be one of the columns in keep")
@@ -137,7 +140,14 @@ class Entry(_Data):
 
     @property
     def content_types(self) -> tuple[str, ...]:
-        return tuple(sorted(set(self.fields.values())))
+        return tuple(sorted(set(Schema(self.fields).content().values())))
+
+
+def _check_regions(fields: Mapping[str, str]) -> None:
+    try:
+        Schema(fields).regions()
+    except PolicyError as error:
+        raise ValueError(f"fields: {error}") from error
 
 
 class _Body(_Data):

@@ -20,6 +20,7 @@ from anondata.tools._keys import run_key
 from anondata.tools._naming import expected_name
 from anondata.tools._output import INSIGHTS, MANIFEST, REPORT, WORK_FOLDER, OutputFolder
 from anondata.tools._progress import progress
+from anondata.tools._regions import Boxes
 from anondata.tools._sources import Listing, Source
 from anondata.tools._summary import Summary
 
@@ -54,6 +55,7 @@ class Job:
     rename: bool
     insights: bool
     editor_insights: Mapping[str, str]
+    regions: Mapping[str, Boxes] | None
     quota: Quota
     workers: int
     overwrite: bool
@@ -153,13 +155,18 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
                 folder.remove(entry.output)
         folder.remove(f"{WORK_FOLDER}/{FILE}")
     journal = Journal.read(path, header)
+    if job.regions is None and any(entry.given for entry in journal.entries.values()):
+        raise click.UsageError(
+            "DST was written with --regions, and without them less would be anonymized; give the file again, choose "
+            "another folder, or --overwrite to do everything again"
+        )
     if folder:
         for name in (REPORT, INSIGHTS, MANIFEST):  # they would not be about this run while that is going on
             folder.remove(name)
         journal.open()
     sources = job.listing.sources
     taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
-    return Names(key, job.rename, taken), journal
+    return Names(key, job.rename, taken, job.regions), journal
 
 
 def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:

@@ -47,7 +47,8 @@ class Header:
 class Entry:
     """What is known of one source. output: its path below the folder, empty where the sample was withheld.
 
-    version: of the source, keyed. sha256: of the output. at: where in the journal the line begins, set by it.
+    version: of the source and its given boxes, keyed. sha256: of the output. given: whether there were such boxes.
+    at: where in the journal the line begins, set by it.
     """
 
     version: bytes
@@ -55,6 +56,7 @@ class Entry:
     output: str = ""
     sha256: bytes = b""
     regions: int = 0
+    given: bool = False
     at: int = -1
 
     @property
@@ -124,10 +126,10 @@ class Journal:
             "sha256": entry.sha256.hex(),
             "regions": entry.regions,
             "counts": counts,
+            **({"given": True} if entry.given else {}),
             **({"insights": insights} if self.header.insights else {}),
         }
-        at = self._write(line)
-        self.entries[key] = Entry(entry.version, entry.reason, entry.output, entry.sha256, entry.regions, at)
+        self.entries[key] = replace(entry, at=self._write(line))
 
     def report(self, empty: Report, counted: Callable[[bytes, Entry], bool]) -> Report:
         """The report over all entries that count, whichever run they are of. empty: the report of none."""
@@ -208,6 +210,7 @@ def _entry(line: Any, at: int) -> tuple[bytes, Entry] | None:
             output=str(line["output"]),
             sha256=bytes.fromhex(line["sha256"]),
             regions=int(line["regions"]),
+            given=line.get("given") is True,
             at=at,
         )
     except (KeyError, TypeError, ValueError):

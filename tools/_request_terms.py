@@ -54,8 +54,10 @@ class Terms:
 
     @cached_property
     def schema(self) -> Schema:
-        """Every column as it is declared; content of types that were not asked for is dropped."""
-        wanted = {name: kind for name, kind in self.entry.fields.items() if kind == self.content_type}
+        """Every column as it is declared; content of types that were not asked for is dropped, with its regions."""
+        whose = Schema(self.entry.fields).regions()
+        asked = {name for name, kind in self.entry.fields.items() if kind == self.content_type}
+        wanted = {name: kind for name, kind in self.entry.fields.items() if whose.get(name, name) in asked}
         others = [name for name in self.entry.fields if name not in wanted]
         told = {name: INSIGHTS for name in [self.insights] if name}
         return declare({**wanted, **told}, self.entry.keep, [*self.entry.drop, *others])

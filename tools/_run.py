@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anondata.errors import LedgerError
 from anondata.ledger.costs import cost_of
 from anondata.records import Released, SampleRecord, Withheld
-from anondata.samples import INSIGHTS, Sample, Schema
+from anondata.samples import INSIGHTS, REGIONS, Sample, Schema
 from anondata.tools._journal import TRANSIENT, Entry, Journal
 from anondata.tools._naming import expected_name, with_suffix, written_suffix
 from anondata.tools._output import INSIGHTS as INSIGHTS_FILE
 from anondata.tools._output import NameRefused, OutputFolder
+from anondata.tools._regions import FIELD, Boxes
 from anondata.tools._sources import Source
 from anondata.tools._summary import Tally
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = Schema({"image": "image"})
 TOLD = "insights"
 WITH_INSIGHTS = Schema({"image": "image", TOLD: INSIGHTS})
+GIVEN = {FIELD: REGIONS}  # only where somebody gave some; never part of an output
 POLL_S = 0.1
 
 
@@ -41,11 +43,13 @@ class Names:
     """Keyed stand-ins for a source's name and version, and the names of outputs.
 
     taken: output names that belong to a source of the list, so that no other may end up with one.
+    regions: boxes by the names of sources. They are part of a source's version, so that others are done again.
     """
 
     key: RunKey
     rename: bool
     taken: frozenset[str] = frozenset()
+    regions: Mapping[str, Boxes] | None = None
 
     def sample(self, source: Source) -> bytes:
         """What stands for a source in the journal and in the engine. Names need not be Unicode."""
@@ -57,10 +61,15 @@ class Names:
 
     def version(self, source: Source) -> bytes | None:
         """What stands for a source's version; None where it cannot be told."""
+        boxes = [text] if (text := self.boxes(source).text) else []
         try:
-            return self.key.digest("version", source.version())[:16]
+            return self.key.digest("version", source.version(), *boxes)[:16]
         except Exception:  # noqa: BLE001 - storages raise what they like
             return None
+
+    def boxes(self, source: Source) -> Boxes:
+        """The boxes that were given for a source."""
+        return self.regions[source.name] if self.regions is not None else Boxes()
 
     def output(self, source: Source, suffix: str) -> str | None:
         """The output's path below DST; None where another source has it."""
@@ -146,6 +155,8 @@ class Run:
     def _work(self) -> None:
         try:
             schema = WITH_INSIGHTS if self.journal.header.insights else SCHEMA
+            if self.names.regions is not None:
+                schema = Schema({**schema.fields, **GIVEN})
             while batch := self._gather():
                 outcomes = self.anonymizer.run([sample for _, _, sample in batch], schema)
                 for (source, version, _), outcome in zip(batch, outcomes, strict=True):
@@ -181,7 +192,8 @@ class Run:
         key = self.names.sample(source)
         try:
             if version is not None:
-                return source, version, Sample(key.hex(), {"image": source.read()})
+                boxes = {FIELD: self.names.boxes(source).value()} if self.names.regions is not None else {}
+                return source, version, Sample(key.hex(), {"image": source.read(), **boxes})
             raise OSError("there is nothing to be read")
         except Exception as error:  # noqa: BLE001 - storages raise what they like; none of it may stop the others
             why = Withheld(key.hex(), "unreadable", f"the source cannot be read: {type(error).__name__}")
@@ -205,8 +217,9 @@ class Run:
         regions = sum(not r.spared for r in outcome.record.regions) if outcome.released else 0
         counts = self.anonymizer.report([outcome]).counts
         told = outcome.sample.fields.get(TOLD, "") if isinstance(outcome, Released) else ""
+        given = bool(self.names.boxes(source).bbox)
         with self._telling:
-            self.journal.append(key, Entry(version, reason, output, digest, regions), counts, told)
+            self.journal.append(key, Entry(version, reason, output, digest, regions, given), counts, told)
         self._count(source, reason, regions)
 
     def _write(self, source: Source, outcome: Released) -> tuple[Outcome, str, bytes]:

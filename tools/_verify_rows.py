@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import UndecodableError
+from anondata.samples import comes_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +126,7 @@ def undeclared(files: Iterable[Any], manifest: Manifest) -> set[str]:
 
     from anondata.tools._pictures import has_images
 
-    known = {name for name, kind in manifest.fields.items() if kind != "drop"} | set(_OURS)
+    known = {name for name, kind in manifest.fields.items() if comes_out(kind)} | set(_OURS)
     known |= {name.partition(".")[0] for name in known}
     found: set[str] = set()
     for opened in files:
@@ -141,7 +142,7 @@ def strange_members(shard: Path, manifest: Manifest, seen: Seen) -> int:
     """How many members of a shard were not declared, or are pictures that no row has. Raises: ShardsError."""
     from anondata.tools._publish_rows import shard_members
 
-    known = {name for name, kind in manifest.fields.items() if kind != "drop"} | set(_OURS)
+    known = {name for name, kind in manifest.fields.items() if comes_out(kind)} | set(_OURS)
     return sum(
         hashlib.sha256(data).hexdigest() not in seen.digests if picture else name not in known
         for name, data, picture in shard_members(shard, manifest.fields)

@@ -14,6 +14,7 @@ from anondata.tools._job import Job, default_workers, execute, rehearse
 from anondata.tools._naming import check_collisions, expected_name
 from anondata.tools._output import check_usable
 from anondata.tools._quota_options import quota_of, quota_options
+from anondata.tools._regions import read_regions
 from anondata.tools._sources import list_sources
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     "--gallery-key",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help="File that holds the galleries' key.  [default: the variable ANONDATA_GALLERY_KEY, if it is set]",
+)
+@click.option(
+    "--regions",
+    "regions_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Boxes to be anonymized besides what is found: COCO (.json) or an imagefolder's metadata.jsonl, which names "
+    "every picture by its path below SRC. The policy's given: says what categories mean.",
 )
 @click.option("--rename", is_flag=True, help="Name outputs by keyed hashes in one flat folder: names identify, too.")
 @click.option(
@@ -73,6 +82,7 @@ def command(
     policy: str,
     galleries: tuple[str, ...],
     gallery_key: Path | None,
+    regions_file: Path | None,
     rename: bool,
     insights: bool,
     insights_from: Path | None,
@@ -95,8 +105,9 @@ def command(
     The structure below each SRC is kept. A picture that is written in another format than its name says gets a second
     suffix: x.gif becomes x.gif.png.
 
-    The same command run again does only what is missing. DST/.anondata keeps track of that by keyed hashes; it need
-    not be published. Exit code 0: all released, 3: some withheld, 2: usage, 1: failure, 130: interrupted.
+    The same command run again does only what is missing, or has other --regions. DST/.anondata keeps track of that by
+    keyed hashes; it need not be published. Exit code 0: all released, 3: some withheld, 2: usage, 1: failure, 130:
+    interrupted.
     """
     folder = _folder(out)
     chosen_policy, chosen_device = known_policy(policy), usable_device(device)
@@ -115,6 +126,9 @@ def command(
         rename=rename,
         insights=insights or insights_from is not None,
         editor_insights=_texts(insights_from, {s.name for s in listing.sources}) if insights_from else {},
+        regions=read_regions(regions_file, [s.name for s in listing.sources], chosen_policy)
+        if regions_file
+        else None,
         quota=quota_of(client, ledger, dataset_name),
         workers=workers or default_workers(chosen_device),
         overwrite=overwrite,

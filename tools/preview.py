@@ -13,6 +13,7 @@ from anondata.errors import UndecodableError
 from anondata.tools import cli
 from anondata.tools._output import enclosing_output, write_whole
 from anondata.tools._page import MARK, Face, Pair, page
+from anondata.tools._regions import FIELD, Boxes, read_regions
 from anondata.tools._sources import Source, list_sources
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ THUMBNAIL_PX = 640
 @click.option(
     "--gallery-key", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="File of the galleries' key."
 )
+@click.option(
+    "--regions",
+    "regions_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Boxes by names of pictures, as for `anondata anonymize`.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 def command(
     sources: tuple[str, ...],
@@ -39,6 +47,7 @@ def command(
     policy: str,
     galleries: tuple[str, ...],
     gallery_key: Path | None,
+    regions_file: Path | None,
     device: str,
 ) -> None:
     """Write one HTML page of before/after pairs with each face's technique and scores.
@@ -51,9 +60,10 @@ def command(
 
     _check(out)
     chosen, where = known_policy(policy), usable_device(device)
-    listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources[:limit]
+    listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources
+    regions = read_regions(regions_file, [s.name for s in listed], chosen) if regions_file else None
     anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, galleries, gallery_key))
-    pairs = [_pair(anonymizer, source) for source in listed]
+    pairs = [_pair(anonymizer, s, regions[s.name] if regions is not None else None) for s in listed[:limit]]
     write_whole(out, page(chosen, pairs).encode(), what="the page", mode=0o600)  # it holds originals
     withheld = sum(pair.after is None for pair in pairs)
     click.echo(f"{len(pairs)} pictures, {withheld} withheld: {out}")
@@ -72,15 +82,23 @@ def _check(out: Path) -> None:
         raise click.UsageError("--out is a file that is no preview; it is not overwritten")
 
 
-def _pair(anonymizer: Anonymizer, source: Source) -> Pair:
+def _pair(anonymizer: Anonymizer, source: Source, boxes: Boxes | None) -> Pair:
     try:
         data = source.read()
     except Exception:  # noqa: BLE001 - storages raise what they like
         return Pair(None, None, "unreadable", ())
-    [outcome] = anonymizer.anonymize([data])
+    [outcome] = anonymizer.anonymize([data]) if boxes is None else _with_boxes(anonymizer, data, boxes)
     image = getattr(outcome, "image", None)
     after = thumbnail(image) if isinstance(image, bytes) else None
     return Pair(thumbnail(data), after, getattr(outcome, "reason", ""), _faces(outcome))
+
+
+def _with_boxes(anonymizer: Anonymizer, data: bytes, boxes: Boxes) -> list[Outcome]:
+    from anondata.anonymizer import content_key
+    from anondata.samples import REGIONS, Sample, Schema
+
+    sample = Sample(content_key(data), {"image": data, FIELD: boxes.value()})
+    return anonymizer.run([sample], Schema({"image": "image", FIELD: REGIONS}))
 
 
 def _faces(outcome: Outcome) -> tuple[Face, ...]:

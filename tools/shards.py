@@ -34,6 +34,19 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
     multiple=True,
     help="Field of pictures; jpg,png: one or the other. Say it again for more.  [default: jpg,jpeg,png,webp]",
 )
+@click.option(
+    "--regions",
+    metavar="NAMES",
+    multiple=True,
+    help="Fields of boxes to be anonymized, too, such as json; NAME:PICTURE where there are several pictures. They "
+    "are written as they are.",
+)
+@click.option(
+    "--masks",
+    metavar="NAMES",
+    multiple=True,
+    help="Fields of masks of the same, such as seg.png. They are left out.",
+)
 @click.option("--keep", metavar="NAMES", multiple=True, help="Fields that are written as they are, such as cls.")
 @click.option("--drop", metavar="NAMES", multiple=True, help="Fields that are left out, such as json,txt.")
 @click.option(
@@ -72,7 +85,8 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     """Anonymize shards of samples (WebDataset) from storage to storage.
 
     SRC is a tar or tar.gz, a folder or glob of them, or a URL that fsspec can read; braces give many:
-    "s3://bucket/in-{0000..0099}.tar". Every field of a sample must be declared: --image, --keep or --drop.
+    "s3://bucket/in-{0000..0099}.tar". Every field of a sample must be declared: --image, --regions, --masks, --keep
+    or --drop.
 
     DST gets one tar of the same name for each, its index for NVIDIA DALI, index.json and report.json. A tar is there
     only when it is whole and was scanned. The same command again does only what is missing, after a crash, too.
@@ -95,16 +109,13 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
 def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, options: dict[str, Any], **how: Any) -> Job:
     from anondata.anonymizer import Anonymizer
     from anondata.loaders.shards import plan
-    from anondata.samples import INSIGHTS
 
-    images = options["images"] or ("jpg,jpeg,png,webp",)
-    told = {"insights.txt": INSIGHTS} if options["insights"] else {}
     try:
         return plan(
             sources,
             place,
             Anonymizer(how["policy"], device=how["device"], galleries=how["galleries"], run_key=key),
-            fields={";".join(_names([names])): "image" for names in images} | told,
+            fields=_fields(options),
             keep=_names(options["keep"]),
             drop=_names(options["drop"]),
             on_withheld=options["on_withheld"],
@@ -115,6 +126,20 @@ def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, option
         )
     except ShardsError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _fields(options: dict[str, Any]) -> dict[str, str]:
+    """What fields hold: ``--regions json:left.jpg`` declares ``json`` as ``regions:left.jpg``."""
+    from anondata.samples import INSIGHTS, MASKS, REGIONS
+
+    named = [(";".join(_names([names])), "image") for names in options["images"] or ("jpg,jpeg,png,webp",)]
+    for kind, given in ((REGIONS, options["regions"]), (MASKS, options["masks"])):
+        parts = (name.partition(":") for name in _names(given))
+        named += [(name.strip(), kind + colon + whose.strip()) for name, colon, whose in parts]
+    named += [("insights.txt", INSIGHTS)] if options["insights"] else []
+    if len(dict(named)) < len(named):
+        raise click.UsageError("a field is named twice by --image, --regions and --masks; it holds one of them")
+    return dict(named)
 
 
 def _names(given: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from torch import Tensor
 from anondata.content._colour import split_alpha, to_srgb
 from anondata.content._containers import Container, exif_orientation, strip
 from anondata.errors import ShapeError, UndecodableError
+
+T = TypeVar("T")
 
 MAX_PIXELS = 178_956_970
 """Default limit of `decode`: where Pillow refuses by default, above any camera but the 200 MP phones, and
@@ -106,7 +108,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     ``not_an_image``, ``unsupported``, ``truncated``, ``corrupt`` and ``too_large``. It carries neither
     bytes of the input nor the error of the decoder, whose message may.
     """
-    return _fail_closed(lambda: _decode(data, max_pixels))
+    return fail_closed(lambda: _decode(data, max_pixels))
 
 
 def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -132,7 +134,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
         )
         return _picture(image, container)
 
-    return _fail_closed(read)
+    return fail_closed(read)
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -146,7 +148,8 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
-def _fail_closed(read: Callable[[], Picture]) -> Picture:
+def fail_closed(read: Callable[[], T]) -> T:
+    """What a function reads. Raises: UndecodableError and nothing else, whatever a decoder raises."""
     try:
         return read()
     except UndecodableError:
@@ -185,7 +188,7 @@ class _Reader(io.BytesIO):
 def _decode(data: bytes, max_pixels: int) -> Picture:
     container = strip(data)
     _check_size(container.size, max_pixels)
-    return _picture(_load(container, max_pixels), container)
+    return _picture(load(container, max_pixels), container)
 
 
 def _picture(image: Image.Image, container: Container) -> Picture:
@@ -229,7 +232,8 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise UndecodableError(message, reason="too_large")
 
 
-def _load(container: Container, max_pixels: int) -> ImageFile.ImageFile:
+def load(container: Container, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture of a container as its file has it. Raises what decoders raise; see `fail_closed`."""
     reader = _Reader(container.data)
     image = _PLUGINS[container.format](reader)
     _check_size(image.size, max_pixels)

@@ -8,7 +8,8 @@ A field of regions holds one of:
 * the JSON text of one of these
 
 Boxes are in pixels of the upright picture. Categories are texts or whole numbers, and may be called ``kind``,
-``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None.
+``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None. For masks see
+:mod:`anondata.content.masks`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from anondata.errors import FieldTypeError
 from anondata.policy import IGNORE
 from anondata.regions import LANDMARKS, Regions, cat_regions
 
-_BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # plain numbers called boxes could be either
+BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # plain numbers called boxes could be either
 _KINDS = ("kind", "category", "labels")
 _BESIDE = ("id", "bbox_id", "image_id", "area", "iscrowd")  # numbers; an outline or a text could tell who it is
+UNREADABLE = (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 _EXPECTED = "expected boxes and their categories in one of the forms of anondata.content.given"
 
 
@@ -45,7 +47,7 @@ def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning
         return cat_regions([_read(columns, frame, kinds, meaning) for columns in _columns(value)])
     except FieldTypeError:
         raise
-    except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise FieldTypeError(f"a field of regions cannot be read ({type(error).__name__}); {_EXPECTED}") from error
 
 
@@ -73,7 +75,7 @@ def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Region
 def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
     """Lists by name, as in the first form; a list of regions is one such for each."""
     if isinstance(value, str | bytes | bytearray):
-        value = json.loads(value, object_pairs_hook=_once)
+        value = json.loads(value, object_pairs_hook=once)
     if isinstance(value, Mapping):
         yield value
         return
@@ -83,7 +85,7 @@ def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
         yield {name: [part] for name, part in item.items()}
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON that says everything once: its text comes out as it is, and what is read is the last."""
     if len(dict(pairs)) < len(pairs):
         raise FieldTypeError("a field of regions says something twice; write each name once")
@@ -93,21 +95,43 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read(
     columns: Mapping[str, Any], frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]
 ) -> Regions:
-    if set(columns) - {*_BOXES, *_KINDS, *_BESIDE, "landmarks"}:
+    if "masks" in columns:
+        raise FieldTypeError(
+            "a field of regions holds masks, whose outlines can tell who it is; declare it 'masks', and it will not "
+            "come out"
+        )
+    named = _one(columns, BOXES)
+    return regions_of(corners(columns[named], BOXES[named], frame), columns, frame, kinds, meaning)
+
+
+def regions_of(
+    boxes: Tensor,
+    columns: Mapping[str, Any],
+    frame: tuple[int, int],
+    kinds: Collection[str],
+    meaning: Mapping[str, str],
+) -> Regions:
+    """Regions of boxes ``(R, 4)`` and of what is told of them by name, without those to be ignored.
+
+    Raises: FieldTypeError, and those of :data:`UNREADABLE`.
+    """
+    if set(columns) - {*BOXES, *_KINDS, *_BESIDE, "landmarks"}:
         raise FieldTypeError(f"a field of regions holds more than regions; {_EXPECTED}, and drop what else there is")
-    named, called = _one(columns, _BOXES), _listed(columns[_one(columns, _KINDS)])
-    boxes = _corners(columns[named], _BOXES[named], frame)
-    count = len(boxes)
-    if len(called) != count:
-        raise FieldTypeError(f"a field of regions has {count} boxes and {len(called)} categories")
+    meant, count = meanings(columns, kinds, meaning), len(boxes)
+    if len(meant) != count:
+        raise FieldTypeError(f"a field of regions has {count} boxes and {len(meant)} categories")
     if any(_numbers(columns[name]).numel() not in (1, count) for name in _BESIDE if name in columns):
         raise FieldTypeError("a field of regions holds ids or areas that are not one for each region")
     landmarks = _landmarks(columns.get("landmarks"), count)
     _check(boxes, landmarks, frame)
-    meant = [_kind(category, kinds, meaning) for category in called]
     image = torch.zeros(count, dtype=torch.int64)
     regions = Regions(image, boxes.float(), landmarks.float(), torch.ones(count), tuple(k or "" for k in meant))
     return regions.select([i for i, kind in enumerate(meant) if kind is not None])
+
+
+def meanings(columns: Mapping[str, Any], kinds: Collection[str], meaning: Mapping[str, str]) -> list[str | None]:
+    """Kinds by the categories of some regions; None for those to be ignored. Raises as :func:`regions_of`."""
+    return [kind_of(category, kinds, meaning) for category in _listed(columns[_one(columns, _KINDS)])]
 
 
 def _one(columns: Mapping[str, Any], names: Collection[str]) -> str:
@@ -135,7 +159,7 @@ def _numbers(values: Any) -> Tensor:
     return torch.tensor(_listed(values) if isinstance(values, list | tuple) else values, dtype=torch.float64)
 
 
-def _corners(boxes: Any, form: str, frame: tuple[int, int]) -> Tensor:
+def corners(boxes: Any, form: str, frame: tuple[int, int]) -> Tensor:
     """``(R, 4)`` x0, y0, x1, y1. A tensor of torchvision knows its own form; nothing is imported to ask it."""
     if hasattr(boxes, "canvas_size"):
         form = boxes.format.value
@@ -177,7 +201,7 @@ def _check(boxes: Tensor, landmarks: Tensor, frame: tuple[int, int]) -> None:
         raise FieldTypeError("a given region has landmarks far outside of its picture")
 
 
-def _kind(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -> str | None:
+def kind_of(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -> str | None:
     """What a category means; None to ignore it. It is not quoted: a category may be somebody's name."""
     if type(category) not in (str, int):
         raise FieldTypeError(f"a category is {type(category).__name__}; expected a text or a whole number")

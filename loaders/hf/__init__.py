@@ -62,7 +62,8 @@ def anonymize(
     in ``drop``. A column may hold a list of images. Members of structs are named with dots: ``"meta.photo"``, also in
     a list of structs. Names of classes are part of a kept label's type: where they are names of people, drop it.
     A kept image passes as it is, with all that its file tells (EXIF: place, time, camera). A column of boxes may be
-    declared ``"regions"`` in ``fields``; see :class:`anondata.samples.Schema`.
+    declared ``"regions"`` in ``fields``, one of masks ``"masks"``, which does not come out; see
+    :class:`anondata.samples.Schema`.
 
     on_withheld: what consumers get instead of a withheld sample: ``"replace"`` (another one, and the column
         ``"anondata"`` says so; what views do unless told otherwise), ``"drop"`` (streams do) or ``"raise"``.

@@ -6,15 +6,16 @@ named like its column. Nothing that no name leads to is ever picked out of a row
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Translation, TranslationVariableLanguages, Value
 
 from anondata.errors import FieldTypeError, PolicyError, UndeclaredFieldError
-from anondata.samples import DROP, INSIGHTS, KEEP, Schema, is_regions
+from anondata.samples import DROP, INSIGHTS, KEEP, Schema, comes_out, is_masks, is_regions
 
 NOTE = "anondata"
 """The column that says of each row whether it was released or replaced."""
@@ -43,21 +44,35 @@ Tree: TypeAlias = "Leaf | Many | dict[str, Tree]"
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns that come out, in order. dropped: those that do not."""
+    """What is looked at and what comes out.
 
-    columns: Mapping[str, Tree]
+    source: the columns that are not dropped, in order, masks included. dropped: those that are not even read.
+    """
+
+    source: Mapping[str, Tree]
     dropped: tuple[str, ...] = ()
+
+    @cached_property
+    def columns(self) -> Mapping[str, Tree]:
+        """The columns that come out, in order: those of ``source`` without masks."""
+        left = {name: _without_masks(tree) for name, tree in self.source.items()}
+        return {name: tree for name, tree in left.items() if tree is not None}
 
     @property
     def read(self) -> tuple[str, ...]:
         """The columns that come from the dataset; insights are made."""
-        return tuple(name for name, tree in self.columns.items() if not _is_told(tree))
+        return tuple(name for name, tree in self.source.items() if not _is_told(tree))
 
     def leaves(self, column: str) -> list[Leaf]:
         return list(_leaves(self.columns[column]))
 
+    def columns_with(self, holds: Callable[[Leaf], bool]) -> list[str]:
+        """The columns, masks included, of which a leaf is such a one."""
+        return [name for name, tree in self.source.items() if any(map(holds, _leaves(tree)))]
+
     def by_name(self) -> dict[str, Leaf]:
-        return {leaf.name: leaf for column in self.columns for leaf in self.leaves(column)}
+        """All leaves that are read."""
+        return {leaf.name: leaf for tree in self.source.values() for leaf in _leaves(tree)}
 
     def is_kept(self, column: str) -> bool:
         """Whether a column holds no content at all."""
@@ -70,9 +85,9 @@ class Layout:
             FieldTypeError: where a struct or a list should be and is not.
         """
         out: dict[str, Any] = {}
-        for name in columns if columns is not None else self.columns:
+        for name in columns if columns is not None else self.source:
             if name in row:
-                out |= _apart(self.columns[name], row[name])
+                out |= _apart(self.source[name], row[name])
         return out
 
     def put_together(self, values: Mapping[str, Any], columns: Collection[str] | None = None) -> dict[str, Any]:
@@ -136,7 +151,8 @@ def _resolve(name: str, feature: Any, declared: Mapping[str, str], seen: list[st
         kind = declared[name]
         if kind == DROP:
             return None
-        (_check_kept if kind == KEEP or is_regions(kind) else _check_content)(name, kind, item)
+        if not is_masks(kind):  # which hold any type, and do not come out
+            (_check_kept if kind == KEEP or is_regions(kind) else _check_content)(name, kind, item)
         return Leaf(name, kind, feature)
     if not inside:
         raise UndeclaredFieldError(
@@ -145,8 +161,19 @@ def _resolve(name: str, feature: Any, declared: Mapping[str, str], seen: list[st
         )
     found = {member: _resolve(f"{name}.{member}", part, declared, seen) for member, part in members.items()}
     kept = {member: tree for member, tree in found.items() if tree is not None}
-    _check_no_file(name, kept)
+    _check_no_file(name, [member for member, tree in kept.items() if _without_masks(tree) is not None])
     return _wrapped(feature, kept) if kept else None
+
+
+def _without_masks(tree: Tree) -> Tree | None:
+    """What comes out of a column; None for nothing."""
+    if isinstance(tree, Leaf):
+        return tree if comes_out(tree.kind) else None
+    if isinstance(tree, Many):
+        inner = _without_masks(tree.item)
+        return None if inner is None else Many(tree.of, inner)
+    left = {member: _without_masks(sub) for member, sub in tree.items()}
+    return {member: sub for member, sub in left.items() if sub is not None} or None
 
 
 def _wrapped(feature: Any, members: dict[str, Tree]) -> Tree:

@@ -55,7 +55,7 @@ class Reader:
         Raises:
             UndeclaredFieldError: a column that was not declared, as a stream may have.
         """
-        self.flow.schema.check(name for name in row if name not in self.layout.columns and not self._is_dropped(name))
+        self.flow.schema.check(name for name in row if name not in self.layout.source and not self._is_dropped(name))
         leaves = self.layout.by_name()
         raw: dict[str, Any] = {}
         try:

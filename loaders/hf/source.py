@@ -19,7 +19,7 @@ from anondata.loaders._flow import Flow, Row, Settled
 from anondata.loaders._spares import group_of
 from anondata.loaders.hf.layout import NOTE, Layout
 from anondata.loaders.hf.rows import Reader, is_stored_file
-from anondata.samples import KEEP, Sample
+from anondata.samples import KEEP, Sample, comes_out
 
 ROW = "row"
 CHUNK = 1000
@@ -84,7 +84,7 @@ class Source:
     def version(self, numbers: Sequence[int]) -> str:
         """Stands for some rows: their numbers, and size and time of their local files; remote ones are not asked."""
         digest = hashlib.sha256(np.asarray(numbers, np.int64).tobytes())
-        names = [n for n in self.layout.columns if any(map(is_stored_file, self.layout.leaves(n)))]
+        names = self.layout.columns_with(is_stored_file)
         for row in self._read(numbers, names, FILES) if names else ():
             for path in _paths(list(row.values())):
                 digest.update(repr((path, _state(path))).encode())
@@ -98,7 +98,9 @@ class Source:
     def size_of(self, number: int) -> int:
         """About how many bytes a row takes when it is stored."""
         [row] = self.with_flow(self.flow, pictures=False)._rows([number])
-        return _size(list(row.fields.values())) if isinstance(row, Sample) else 0
+        declared = self.flow.schema.fields
+        out = [v for n, v in row.fields.items() if comes_out(declared[n])] if isinstance(row, Sample) else []
+        return _size(out)
 
     def settle(self, numbers: Sequence[int]) -> list[Settled]:
         """What consumers get for some rows. A stand-in is one of the rows that the view shows."""

@@ -156,7 +156,8 @@ def anonymize_dataset(
         dataset: map-style or iterable.
         anonymizer: holds the policy and the run key; results depend on them and on the content alone.
         fields: the content type of each field that holds content, as ``{0: "image"}`` or ``{"image": "image"}``;
-            ``"regions"`` is for boxes, see :class:`anondata.samples.Schema`.
+            ``"regions"`` is for boxes, ``"masks"`` for masks, which do not come out; see
+            :class:`anondata.samples.Schema`.
         keep: fields that pass as they are. drop: fields that do not come out.
         on_withheld: what comes instead of a withheld sample. ``"replace"``: another one of its group that was
             released; a dict then says under ``"anondata"`` which it is, a tuple cannot. The default of map-style

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from anondata.cards._escape import code, escaped, fenced
+from anondata.cards.check import check_card
 from anondata.cards.facts import Bound, Facts, Feature, Gate
 from anondata.cards.readme import card_of, from_card
 from anondata.errors import CardError, MissingExtraError
@@ -118,6 +119,27 @@ def test_every_number_of_the_report_stands_in_a_table(facts: Facts) -> None:
         ("self_match(dlib-face-resnet, far=0.01)", "17"),
         ("self_match(dlib-face-resnet, far=0.01)", "114"),
     } <= shown
+
+
+def with_given(facts: Facts, count: int) -> Facts:
+    regions = {"face": {**facts.report.counts["regions"]["face"], "given": count}}
+    return replace(facts, report=replace(facts.report, counts={**facts.report.counts, "regions": regions}))
+
+
+def test_regions_that_the_publisher_marked_are_told_apart_from_those_that_were_found(facts: Facts) -> None:
+    marked = with_given(facts, 53)
+    text = card_of(marked)
+    assert ("of these marked by the publisher, by boxes or masks", "53") in {(r[0], r[-1]) for r in tables(text)}
+    assert "53 of 151 regions of the kind face were marked by the publisher" in " ".join(text.split())
+    assert "that no detector found, and that the publisher did not mark, is as it was" in " ".join(text.split())
+    assert from_card(text)["regions"]["face"]["given"] == 53
+    assert check_card(text, marked) == []
+    assert any("regions.face.given" in one for one in check_card(text, with_given(facts, 54)))
+
+
+def test_a_card_of_a_run_without_such_regions_is_as_it_was_before_there_were_any(facts: Facts) -> None:
+    assert card_of(with_given(facts, 0)) == card_of(facts)
+    assert "marked by the publisher" not in card_of(facts)
 
 
 def test_every_figure_of_the_audit_stands_in_a_table(facts: Facts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from anondata.errors import CatalogError, OutputError, QuotaExceeded, RequestError
 from anondata.ledger import Ledger, Limit
@@ -173,6 +176,27 @@ def test_an_editors_texts_come_with_the_insights(ask, at):
     assert all(row["insights"].endswith("On a stage.") for row in rows(at / "out"))
 
 
+@pytest.mark.parametrize("kind", ["regions", "masks"])
+def test_boxes_and_masks_of_the_dataset_are_followed(ask, at, kind):
+    """Boxes are delivered as they are, masks are not."""
+    mine = (at / "mine.yaml").read_text().replace("given: {}", "given: {3: face}")
+    (at / "mine.yaml").write_text(mine)
+    objects = {"bbox": [[4, 100, 40, 30]], "category": [3]}
+    if kind == "masks":
+        plane = [[100 <= y < 130 and 4 <= x < 44 for x in range(160)] for y in range(160)]
+        objects = {"masks": [plane], "labels": [3]}
+    lines = map(json.loads, (at / "photos/metadata.jsonl").read_text().splitlines())
+    (at / "photos/metadata.jsonl").write_text("\n".join(json.dumps({**row, "objects": objects}) for row in lines))
+    change(at, fields={"image": "image", "objects": kind}, drop=["who"])
+    ask(where={"pose": "dancing"})
+    found = rows(at / "out")
+    assert {*found[0]} - {"objects"} == {"image", "pose", "age", "insights"}
+    assert ("objects" in found[0]) == (kind == "regions")
+    for row in found:
+        pixels = np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("L")).astype(int)
+        assert abs(pixels[102:128, 6:42] - pixels[115, 20]).max() < 12  # JPEG
+
+
 def test_insights_can_be_left_out(ask, at):
     ask(insights=False)
     assert "insights" not in rows(at / "out")[0]
@@ -292,6 +316,9 @@ def test_what_was_not_attacked_as_the_policy_demands_is_neither_delivered_nor_ch
         ({"policy": {"image": "fases"}}, Exception, "did you mean 'faces'?"),
         ({"drop": []}, Exception, "who"),
         ({"identity": "nobody"}, CatalogError, "identity"),
+        ({"fields": {"image": "image", "who": "drop"}}, CatalogError, "is no content type"),
+        ({"fields": {"image": "image", "boxes": "masks:left"}}, CatalogError, "name the field of content"),
+        ({"fields": {"boxes": "regions"}}, CatalogError, "no column is declared to hold content"),
     ],
 )
 def test_a_catalog_that_is_wrong_says_where(ask, at, entry, error, words):

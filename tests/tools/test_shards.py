@@ -13,7 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from anondata.policy import load_policy
 
 COMMAND = [sys.executable, "-c", "from anondata.tools.cli import main; main()", "shards"]
 DEADLINE_S = 60
@@ -141,6 +145,10 @@ def test_an_undeclared_field_is_a_usage_error_that_says_how_to_go_on(anondata, s
         (["shards", "SRC", "--out", "OUT", "--policy", "facse"], "Presets: "),
         (["shards", "SRC", "--out", "OUT", "--group", "cls"], "group names a field that is not kept"),
         (["shards", "SRC", "--out", "OUT", "--keep", "jpg"], "declared twice"),
+        (["shards", "SRC", "--out", "OUT", "--regions", "jpg"], "stands in two of them"),
+        (["shards", "SRC", "--out", "OUT", "--image", "png", "--masks", "png"], "a field is named twice"),
+        (["shards", "SRC", "--out", "OUT", "--regions", "json", "--masks", "json:jpg"], "a field is named twice"),
+        (["shards", "SRC", "--out", "OUT", "--regions", "json:secret"], "name the field of content"),
         (["shards", "SRC", "--out", "OUT", "--on-withheld", "keep"], "Invalid value for '--on-withheld'"),
         (["shards", "SRC", "--out", "OUT", "--device", "gpu"], "device 'gpu' cannot be used here"),
     ],
@@ -261,3 +269,55 @@ def test_insights_are_a_field_of_each_sample(anondata, src, tmp_path):
             pictures = [m for m in tar.getmembers() if m.name.endswith((".jpg", ".png"))]
         assert len(texts) == len(pictures) > 0
         assert all(text.startswith(b"One face: ") for text in texts)
+
+
+@pytest.fixture
+def marked(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
+    """A shard of two photos with boxes and masks of what is no face, and a policy that says what 3 means."""
+    mine = load_policy("faces-fill").to_yaml().replace("given: {}", "given: {3: face}")
+    (tmp_path / "mine.yaml").write_text(mine)
+    drawn, buffer = np.zeros((160, 160), np.uint8), io.BytesIO()
+    drawn[100:130, 4:44] = 3
+    Image.fromarray(drawn).save(buffer, "PNG")
+    members = []
+    for i, boxes in enumerate(([[4, 100, 40, 30]], [])):
+        text = json.dumps({"bbox": boxes, "category": [3] * len(boxes)}).encode()
+        members += [(f"{i}.png", photo(i, "PNG")), (f"{i}.json", text), (f"{i}.seg.png", buffer.getvalue())]
+    return written(tmp_path / "marked/a.tar", members)
+
+
+def outputs(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+
+
+def is_covered(data: bytes) -> bool:
+    pixels = np.array(Image.open(io.BytesIO(data)))
+    return bool((pixels[100:130, 4:44] == pixels[115, 20]).all())
+
+
+def test_members_of_boxes_are_followed_and_written_as_they_are(anondata, marked, tmp_path):
+    options = ("--policy", tmp_path / "mine.yaml", "--regions", "json", "--drop", "seg.png", "--workers", 1)
+    shown = anondata("shards", marked, "--out", tmp_path / "out", *options, "--json")
+    assert shown.code == 0, shown.err
+    found = outputs(tmp_path / "out/a.tar")
+    assert {*found} == {"0.png", "0.json", "1.png", "1.json"}
+    assert found["0.json"] == outputs(marked)["0.json"]
+    assert [is_covered(found[f"{i}.png"]) for i in range(2)] == [True, False]
+
+
+def test_members_of_masks_are_followed_and_left_out(anondata, marked, tmp_path):
+    options = ("--policy", tmp_path / "mine.yaml", "--masks", "seg.png:png", "--drop", "json", "--workers", 1)
+    shown = anondata("shards", marked, "--out", tmp_path / "out", "--image", "png", *options, "--json")
+    assert shown.code == 0, shown.err
+    found = outputs(tmp_path / "out/a.tar")
+    assert {*found} == {"0.png", "1.png"}
+    assert all(map(is_covered, found.values()))
+
+
+def test_shards_with_other_declarations_of_boxes_are_not_taken_for_done(anondata, marked, tmp_path):
+    options = ("--policy", tmp_path / "mine.yaml", "--workers", 1)
+    assert anondata("shards", marked, "--out", tmp_path / "out", *options, "--drop", "json,seg.png").code == 0
+    again = anondata("shards", marked, "--out", tmp_path / "out", *options, "--drop", "json", "--masks", "seg.png")
+    assert again.code == 1
+    assert "another setting" in again.err or "written with other" in again.err
