@@ -130,7 +130,8 @@ def false_by_size(rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
 
 def over(rows: np.ndarray[Any, Any]) -> list[bool]:
     """Which probes the whole gallery finds."""
-    return [bool(found) for found in (rows > limits_of(FAR, photos=rows.shape[1])).any(axis=(1, 2, 3))]
+    limits = np.array(limits_of(FAR, photos=rows.shape[1]))
+    return [bool((probe > limits).any()) for probe in rows]
 
 
 def probes_of(pictures: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

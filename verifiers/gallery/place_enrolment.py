@@ -17,8 +17,8 @@ from anondata.verifiers.gates._places import SIDE_PX, Features, features
 
 log = logging.getLogger("anondata")
 
-# What a crop of a photo, four fifths of it, must have in common with it. Of 87 photos the poorest, a road under clouds,
-# has 145 with another view; noise has 17, and a gallery of 500 photos takes 20.
+# Matches that a crop of a photo, four fifths of it, must have in common with it. The poorest of 87 photos, a road
+# under clouds, has 145 with another view; a gallery of 500 photos takes 20.
 PLAIN: Limits = (40, 40)
 CROP = 0.1  # of each side, off each edge
 
