@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anondata.tools import cli
+from anondata.tools import _gallery_places, cli
 from anondata.tools._enrol_sources import Columns
 from anondata.tools._gallery_options import (
     THERE,
@@ -81,7 +81,7 @@ def build(sources: tuple[str, ...], out: str, of: str, role: Any, overwrite: boo
 
     file = _new_file(out, overwrite=overwrite)
     if of == "places":
-        _places().build(sources, file, options | {"overwrite": overwrite})
+        _gallery_places.build(sources, file, options | {"overwrite": overwrite})
     embedder = _embedder(options["embedder"])
     index = _index(embedder.name, options)
     key = options["key_file"]
@@ -114,7 +114,7 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
     key = options["key_file"]
     opened = open_any(file, key=key)
     if isinstance(opened, PlaceGallery):
-        _places().add(sources, file, opened, options | {"extend": extend})
+        _gallery_places.add(sources, file, opened, options | {"extend": extend})
     embedder = _embedder(options["embedder"] or opened.embedder)
     opened.check_embedder(embedder.name, embedder.fingerprint)
     index = _index(embedder.name, options)
@@ -158,7 +158,7 @@ def remove(file: Path, identities: tuple[str, ...], from_file: Path | None, as_j
     if not names:
         raise click.UsageError("say whom to remove: IDENTITY..., or --from-file FILE")
     if isinstance(open_any(file, key=options["key_file"]), PlaceGallery):
-        _places().remove(file, names, options | {"as_json": as_json})
+        _gallery_places.remove(file, names, options | {"as_json": as_json})
     _change(file, lambda gallery: gallery.remove(names), as_json, options)
 
 
@@ -206,7 +206,7 @@ def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool)
 
     gallery = open_any(file, key=key_file)
     if isinstance(gallery, PlaceGallery):
-        _places().info(gallery, file, as_json=as_json, with_names=with_identities)
+        _gallery_places.info(gallery, file, as_json=as_json, with_names=with_identities)
     _show(gallery, file, as_json=as_json, with_identities=with_identities)
 
 
@@ -233,7 +233,7 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
 
     gallery = open_any(file, key=options["key_file"])
     if isinstance(gallery, PlaceGallery):
-        _places().search(gallery, photos, top=options["top"], device=_device_of(options), as_json=as_json)
+        _gallery_places.search(gallery, photos, top=options["top"], device=_device_of(options), as_json=as_json)
     embedder = _embedder(options["embedder"] or gallery.embedder)
     gallery.check_embedder(embedder.name, embedder.fingerprint)
     radius = IndexChoice(far=options["far"], calibration=_own(options)).threshold(embedder.name).distance
@@ -247,13 +247,6 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
             for line in photo.lines(radius):
                 click.echo(line)
     click.get_current_context().exit(code)
-
-
-def _places() -> Any:
-    """What the commands do with places; each of its functions ends the command."""
-    from anondata.tools import _gallery_places
-
-    return _gallery_places
 
 
 def _enroll(
