@@ -327,7 +327,7 @@ def many(house: PlaceGallery) -> PlaceGallery:
     """The house and the pad behind so many other photos that not each is compared: crops of three pictures."""
     others = [picture(name) for name in ("chelsea", "astronaut", "camera")]
     crops = [
-        other[:, y : y + 150, x : x + 150] for other in others for y in range(0, 150, 40) for x in range(0, 150, 40)
+        other[:, y : y + 150, x : x + 150] for other in others for y in range(0, 150, 30) for x in range(0, 150, 30)
     ]
     assert len(crops) > WHOLE
     filled = empty_places().add([f"crop {i}" for i in range(len(crops))], [looked(crop) for crop in crops])

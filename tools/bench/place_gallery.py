@@ -24,7 +24,7 @@ from torch import Tensor
 
 from anondata.components import build
 from anondata.policy import load_policy
-from anondata.tools.bench._common import cell, save, share, show
+from anondata.tools.bench._common import cell, save, share, show, wilson
 from anondata.tools.bench.places import KEY, LOMIRI, MATE, OPENCV, another_view, changed, loaded, photos, small
 from anondata.tools.bench.places import second_views as real_views
 from anondata.transforms import RegionTransform
@@ -124,8 +124,15 @@ def false_by_size(rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
             fixed.append(bool((drawn > LIMITS[FAR]).any()))
             own.append(bool((drawn > limits_of(FAR, photos=size)).any()))
         told = {"photos": size, "limits": limits_of(FAR, photos=size)}
-        out.append({**told, "with the limits of one pair": share(fixed), "with its own limits": share(own)})
+        shares = {"with the limits of one pair": fixed, "with its own limits": own}
+        out.append({**told, **{words: of_pictures(hits, len(rows)) for words, hits in shares.items()}})
     return out
+
+
+def of_pictures(hits: Sequence[bool], pictures: int) -> dict[str, Any]:
+    """A share of draws, with the interval of so many pictures: draws of the same ones say nothing new."""
+    low, high = wilson(sum(hits) / len(hits) * pictures, pictures)
+    return {**share(hits), "low": round(100 * low, 1), "high": round(100 * high, 1), "n": pictures}
 
 
 def over(rows: np.ndarray[Any, Any]) -> list[bool]:

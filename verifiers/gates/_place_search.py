@@ -20,7 +20,7 @@ from anondata.verifiers.gates._places import (
     under_one_homography,
 )
 
-WHOLE = 32  # photos up to which each is compared: then no shortlist can miss one
+WHOLE = 64  # photos up to which each is compared, which costs no more than a shortlist that could miss one
 SHORT = 16  # photos of a larger gallery that are compared, for each way in which the picture is held
 WAYS = 2  # as it is, and mirrored
 KEPT = 64  # scores of originals
@@ -41,8 +41,8 @@ def counts(a: Tensor, b: Tensor) -> tuple[int, int]:
 class PlaceSearch:
     """Holds pictures against a gallery of places. It can be used from several threads.
 
-    A comparison takes 8 ms on one core, the features of a picture 43 ms; the shortlist costs 5 ms for each photo of
-    the gallery, and geometry is then done for few.
+    Of one core a comparison with a photo takes 8.5 ms, the features of a picture 40 ms, and the shortlist 5.8 ms for
+    each photo of the gallery: a thousand photos are 6 s, for each way of each look.
     """
 
     def __init__(self, gallery: PlaceGallery, limits: Limits) -> None:
