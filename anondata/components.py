@@ -123,7 +123,7 @@ def open_gallery(source: Any) -> Any:
     """A gallery by the path of its file, or as it is."""
     if not isinstance(source, str | os.PathLike):
         return source
-    return import_module("anondata.verifiers.gallery.file").open_gallery(source)
+    return import_module("anondata.verifiers.gallery.file").open_any(source)
 
 
 def params_of(component: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from anondata.components import name_of
 from anondata.policy import ContentPolicy, Policy, RegionPolicy, Step
 
 _EXHAUSTED = {
@@ -17,6 +18,11 @@ _COVERS = {
     "gallery": "A {kind} is changed where it may be of somebody in a gallery of protected people; others stay.",
     "everyone_except": "Every {kind} is changed but those of people in a gallery of consented ones; in doubt it is.",
 }
+
+_PLACES = (
+    "Held against every photo of the gallery {gallery} of protected places, too, no result may match one: not even "
+    "of a picture of which nobody knew that it shows one of them."
+)
 
 _PEOPLE = ("face", "person")
 
@@ -56,11 +62,23 @@ def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
             f"Whoever {_step(region.pseudonyms)} knows has one new {kind} in all samples; others have another each "
             "time."
         )
+    yield from (_PLACES.format(gallery=name) for name in _galleries_of_places(region.verify))
     if region.utility:
         yield f"It must stay of use, too, unless it is filled: {_named(region.utility)} passes it."
     if region.tiny:
         ladder = "; then ".join(_step(step) for step in region.tiny.ladder)
         yield f"Below {region.tiny.below_px:g} px a {kind} is too small to be verified: {ladder}."
+
+
+def _galleries_of_places(steps: Sequence[Step]) -> Iterator[str]:
+    """Those that some gate looks at, wherever it stands among gates of gates."""
+    for step in steps:
+        gate = step.make()
+        yield from (one.gallery for one in getattr(gate, "gates", [gate]) if _is_of_places(one))
+
+
+def _is_of_places(gate: Any) -> bool:
+    return name_of("verifier", gate) == "place_match" and gate.gallery is not None
 
 
 def _named(steps: Sequence[Step]) -> str:

@@ -62,7 +62,7 @@ def execute(job: Job) -> int:
     else:
         stream = open_stream(job.sources, job.columns, out=job.file)
         with Parts(job.file, task=_task(job, stream), key=job.key) as parts:
-            with _progress(console, stream.total) as show:
+            with progress(console, stream.total) as show:
                 results = list(_examined(job, stream, parts, places, show))
             enrolled, resumed = _stored(job, results), parts.resumed
             if enrolled.taken:
@@ -168,7 +168,7 @@ def _place(places: Sequence[str], number: int) -> str:
 
 
 @contextmanager
-def _progress(console: Console, total: int | None) -> Iterator[Callable[[int, int], None]]:
+def progress(console: Console, total: int | None) -> Iterator[Callable[[int, int], None]]:
     """Shows how far an enrolment is: in place on a terminal, a line every so often elsewhere."""
 
     def words(done: int, refused: int) -> str:

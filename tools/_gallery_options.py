@@ -59,7 +59,7 @@ enrol_options = _options(
     ),
     click.option("--identity", metavar="COLUMN", help="Column or field that says whose photo it is."),
     click.option("--image-column", metavar="COLUMN", help="Column or field of the pictures, in datasets and shards."),
-    click.option("--person", metavar="NAME", help="All photos are of this person; for folders and files."),
+    click.option("--person", metavar="NAME", help="All photos are of this person or place; for folders and files."),
     click.option("--identities", type=THERE, help="Whose the rows of a matrix are: a text or CSV file."),
     click.option(
         "--several",

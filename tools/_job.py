@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from anondata.randomness import RunKey
     from anondata.report import Report
     from anondata.tools._run import Names, Run
-    from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.file import AnyGallery
 
 # One picture at a time on a CPU: with a worker for each core, batches of 1, 2, 4 and 8 gave 11.6, 11.6, 11.1 and 11.0
 # images a second (2 cores, 24 scenes, median of 4), at 0.14 s of CPU time each. One takes the least memory, and no
@@ -46,7 +46,7 @@ class Job:
     """What the command line asks for, checked as far as that goes without reading a picture."""
 
     policy: Policy
-    galleries: Mapping[str, Gallery]
+    galleries: Mapping[str, AnyGallery]
     device: str
     listing: Listing
     chosen: tuple[Source, ...]
@@ -88,7 +88,7 @@ def rehearse(job: Job) -> int:
     for line in in_words(job.policy):
         click.echo(line)
     for name, gallery in sorted(job.galleries.items()):
-        click.echo(f"gallery {name}: {len(gallery.identities)} {gallery.role} people ({gallery.fingerprint})")
+        click.echo(f"gallery {name}: {gallery.counted} ({gallery.fingerprint})")
     click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
     click.echo(f"left alone: {listing.other_files} other files, {listing.hidden} hidden")
     click.echo(f"{job.workers} worker(s) on {job.device}")

@@ -19,7 +19,7 @@ from anondata.tools._sources import list_sources
 
 if TYPE_CHECKING:
     from anondata.policy import Policy
-    from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.file import AnyGallery
 
 
 @click.command("anonymize")
@@ -171,7 +171,7 @@ def known_policy(policy: str) -> Policy:
         raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
 
 
-def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> dict[str, Gallery]:
+def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> dict[str, AnyGallery]:
     """The galleries of ``--gallery NAME=FILE``; those that the policy does not name, or misses, are usage errors."""
     from anondata.rules import check_galleries
 
@@ -181,9 +181,9 @@ def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> di
     check_galleries(policy, paths)
     if not paths:
         return {}
-    from anondata.verifiers.gallery.file import open_gallery
+    from anondata.verifiers.gallery.file import open_any
 
-    return {name: open_gallery(path, key=key) for name, path in paths.items()}
+    return {name: open_any(path, key=key) for name, path in paths.items()}
 
 
 def usable_device(device: str) -> str:

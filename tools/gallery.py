@@ -1,4 +1,4 @@
-"""``anondata gallery``: galleries of known people, built from their photos, changed, and searched."""
+"""``anondata gallery``: galleries of known people, or of places, built from photos, changed, and searched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anondata.tools import cli
+from anondata.tools import _gallery_places, cli
 from anondata.tools._enrol_sources import Columns
 from anondata.tools._gallery_options import (
     THERE,
@@ -32,16 +32,24 @@ if TYPE_CHECKING:
 
 @click.group("gallery")
 def command() -> None:
-    """Build galleries of known people, change them, and look into them.
+    """Build galleries of known people or of places, change them, and look into them.
 
-    A gallery holds templates of people who are protected, or who consented to being seen. It is biometric data: the
-    file can be read by its owner only, and a key encrypts it.
+    A gallery holds templates of people who are protected, or who consented to being seen; or features of places that
+    must not be recognized. It is biometric data, or tells what a place looks like: the file can be read by its owner
+    only, and a key encrypts it.
     """
 
 
 @command.command()
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @click.option("--out", metavar="FILE", required=True, help="Local file for the gallery.")
+@click.option(
+    "--of",
+    type=click.Choice(["people", "places"]),
+    default="people",
+    show_default=True,
+    help="What the photos show: people, or places that must not be recognized.",
+)
 @click.option(
     "--role",
     type=click.Choice(["protected", "consented"]),
@@ -51,8 +59,8 @@ def command() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the gallery that is there.")
 @enrol_options
-def build(sources: tuple[str, ...], out: str, role: Any, overwrite: bool, **options: Any) -> None:
-    """Build a gallery from photos of people.
+def build(sources: tuple[str, ...], out: str, of: str, role: Any, overwrite: bool, **options: Any) -> None:
+    """Build a gallery from photos of people, or with --of places of places.
 
     SRC is a folder with a folder of photos for each person; a folder with metadata.csv or metadata.jsonl (columns
     file_name and identity); a dataset that the datasets library saved; parquet files; WebDataset shards
@@ -62,13 +70,19 @@ def build(sources: tuple[str, ...], out: str, role: Any, overwrite: bool, **opti
     A photo is refused when it has no face or several, when the face is too small or cannot be aligned, or when it
     cannot be read: told by count, never by name. The same command goes on where a killed one stopped.
 
+    Of places SRC is the same, with a folder or an identity for each place; a photo is refused when it shows too
+    little for another view of it to be found. No picture is kept, and options for people are refused.
+
     Exit code 0: all taken, 3: some refused, 1: nobody enrolled, or an index that finds too little: nothing is saved.
     """
     from anondata.verifiers.gallery import empty_gallery
     from anondata.verifiers.gallery.enrolment import collect
     from anondata.verifiers.gallery.file import save_gallery
 
-    file, embedder = _new_file(out, overwrite=overwrite), _embedder(options["embedder"])
+    file = _new_file(out, overwrite=overwrite)
+    if of == "places":
+        _gallery_places.build(sources, file, options | {"overwrite": overwrite})
+    embedder = _embedder(options["embedder"])
     index = _index(embedder.name, options)
     key = options["key_file"]
     _check_portraits(key, options)
@@ -89,15 +103,18 @@ def build(sources: tuple[str, ...], out: str, role: Any, overwrite: bool, **opti
 @click.option("--extend", is_flag=True, help="Allow people that are in the gallery already: they get more templates.")
 @enrol_options
 def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> None:
-    """Add people, or with --extend more photos of its people, to the gallery FILE.
+    """Add people or places, or with --extend more photos of those it has, to the gallery FILE.
 
     SRC, refusals and exit codes are those of `anondata gallery build`.
     """
     from anondata.verifiers.gallery.enrolment import collect
-    from anondata.verifiers.gallery.file import change_gallery, open_gallery
+    from anondata.verifiers.gallery.file import change_gallery, open_any
+    from anondata.verifiers.gallery.places import PlaceGallery
 
     key = options["key_file"]
-    opened = open_gallery(file, key=key)
+    opened = open_any(file, key=key)
+    if isinstance(opened, PlaceGallery):
+        _gallery_places.add(sources, file, opened, options | {"extend": extend})
     embedder = _embedder(options["embedder"] or opened.embedder)
     opened.check_embedder(embedder.name, embedder.fingerprint)
     index = _index(embedder.name, options)
@@ -130,14 +147,19 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
 @key_option
 @json_option
 def remove(file: Path, identities: tuple[str, ...], from_file: Path | None, as_json: bool, **options: Any) -> None:
-    """Remove people, with all that is kept of them, from the gallery FILE.
+    """Remove people or places, with all that is kept of them, from the gallery FILE.
 
     One that is not in it is an error, and nobody is removed. Backups and other copies of the file are not reached.
     """
-    names = [*identities, *(_lines(from_file) if from_file else ())]
+    from anondata.verifiers.gallery.file import open_any
+    from anondata.verifiers.gallery.places import PlaceGallery
+
+    names = list(dict.fromkeys([*identities, *(_lines(from_file) if from_file else ())]))
     if not names:
         raise click.UsageError("say whom to remove: IDENTITY..., or --from-file FILE")
-    _change(file, lambda gallery: gallery.remove(list(dict.fromkeys(names))), as_json, options)
+    if isinstance(open_any(file, key=options["key_file"]), PlaceGallery):
+        _gallery_places.remove(file, names, options | {"as_json": as_json})
+    _change(file, lambda gallery: gallery.remove(names), as_json, options)
 
 
 @command.command()
@@ -174,14 +196,17 @@ def merge(
 
 @command.command()
 @click.argument("file", metavar="FILE")
-@click.option("--identities", "with_identities", is_flag=True, help="List the people, too: prints names.")
+@click.option("--identities", "with_identities", is_flag=True, help="List the people or places, too: prints names.")
 @key_option
 @json_option
 def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool) -> None:
     """Tell what is in the gallery FILE, a path or a URL: counts, embedder, index and fingerprint; no names."""
-    from anondata.verifiers.gallery.file import open_gallery
+    from anondata.verifiers.gallery.file import open_any
+    from anondata.verifiers.gallery.places import PlaceGallery
 
-    gallery = open_gallery(file, key=key_file)
+    gallery = open_any(file, key=key_file)
+    if isinstance(gallery, PlaceGallery):
+        _gallery_places.info(gallery, file, as_json=as_json, with_names=with_identities)
     _show(gallery, file, as_json=as_json, with_identities=with_identities)
 
 
@@ -196,15 +221,19 @@ def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool)
 @device_option
 @json_option
 def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Say who is in a photo: PRINTS IDENTITIES, for the operator's own eyes.
+    """Say who is in a photo, or where it was taken: PRINTS IDENTITIES, for the operator's own eyes.
 
     For each face of each photo, both by number (faces from the largest): the nearest people of the gallery FILE, how
-    far they are, and whether that is within the threshold. Exit code 3 when a photo cannot be read.
+    far they are, and whether that is within the threshold. In a gallery of places, for each photo the places that
+    it agrees with most, and how far: above 1 it is found. Exit code 3 when a photo cannot be read.
     """
     from anondata.tools._gallery_search import search_photos
-    from anondata.verifiers.gallery.file import open_gallery
+    from anondata.verifiers.gallery.file import open_any
+    from anondata.verifiers.gallery.places import PlaceGallery
 
-    gallery = open_gallery(file, key=options["key_file"])
+    gallery = open_any(file, key=options["key_file"])
+    if isinstance(gallery, PlaceGallery):
+        _gallery_places.search(gallery, photos, top=options["top"], device=_device_of(options), as_json=as_json)
     embedder = _embedder(options["embedder"] or gallery.embedder)
     gallery.check_embedder(embedder.name, embedder.fingerprint)
     radius = IndexChoice(far=options["far"], calibration=_own(options)).threshold(embedder.name).distance

@@ -26,7 +26,7 @@ from anondata.verifiers.gallery import Gallery, empty_gallery, examination
 from anondata.verifiers.gallery import doubts as doubting
 from anondata.verifiers.gallery.doubts import doubts
 from anondata.verifiers.gallery.enrolment import collect, enroll
-from anondata.verifiers.gallery.examination import REASONS, Examined, Examiner, portrait_of
+from anondata.verifiers.gallery.examination import REASONS, Examined, Examiner, portrait_of, view_of
 from anondata.verifiers.gallery.photos import Photo, photos_of_dataset
 
 EMBEDDER = DlibEmbedder()
@@ -457,4 +457,4 @@ def random_gallery() -> Gallery:
 def test_a_view_is_what_the_engine_looks_at(astronaut):
     content = ImageContent()
     view = content.view(content.decode(jpeg(astronaut), torch.device("cpu")))
-    assert torch.equal(Examiner(EMBEDDER)._view(Photo("a", jpeg(astronaut))), view)
+    assert torch.equal(view_of(Photo("a", jpeg(astronaut)), "cpu"), view)

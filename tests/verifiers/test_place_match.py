@@ -17,6 +17,7 @@ from anondata.kernels import resize
 from anondata.protocols import Probe
 from anondata.transforms import Fill, Pixelate
 from anondata.verifiers.gates._crops import crop_of
+from anondata.verifiers.gates._place_search import agreement
 from anondata.verifiers.gates._places import features, like_neighbours, matches, under_one_homography
 from anondata.verifiers.gates.place_match import LIMITS, PlaceMatch
 
@@ -114,7 +115,7 @@ def test_scores_are_the_same_every_time(coffee: Tensor, rocket: Tensor) -> None:
 
 def test_a_stricter_gate_finds_more(coffee: Tensor, rocket: Tensor) -> None:
     one, other = (features(view, side_px=320) for view in (coffee, rocket))
-    scores = [PlaceMatch(far=far).score(one, other) for far in sorted(LIMITS)]
+    scores = [agreement(one, other, LIMITS[far]) for far in sorted(LIMITS)]
     assert scores == sorted(scores)
 
 

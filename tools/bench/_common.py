@@ -101,7 +101,7 @@ def hits(probes: Tensor, gallery: Tensor) -> list[bool]:
     return [bool(ok) for ok in nearest == torch.arange(len(probes))]
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927)."""
     if n == 0:
         return 0.0, 1.0

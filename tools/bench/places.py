@@ -37,9 +37,10 @@ from anondata.kernels import resize
 from anondata.randomness import RunKey
 from anondata.tools.bench._common import cell, save, share, show
 from anondata.transforms import RegionTransform
-from anondata.verifiers.gates._places import Features, features, matches
+from anondata.verifiers.gates._place_search import counts
+from anondata.verifiers.gates._places import SIDE_PX, Features, features, matches
 from anondata.verifiers.gates.keeps_category import categories, place_of_first
-from anondata.verifiers.gates.place_match import LIMITS, SIDE_PX, counts
+from anondata.verifiers.gates.place_match import LIMITS
 
 LONG_PX = 800
 FEWEST = 16

@@ -94,6 +94,11 @@ class Gallery:
         return len(self.owners)
 
     @property
+    def counted(self) -> str:
+        """Whom it holds, in words that name nobody."""
+        return f"{len(self.identities)} {self.role} people"
+
+    @property
     def dimensions(self) -> int:
         return int(self.templates.shape[1])
 

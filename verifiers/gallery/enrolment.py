@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,14 @@ from anondata.verifiers.gallery import Gallery
 from anondata.verifiers.gallery.doubts import Doubts, doubts
 from anondata.verifiers.gallery.examination import SMALLEST_PX, Examined, Examiner, Several
 from anondata.verifiers.gallery.photos import Photo
+
+
+class _Told(Protocol):
+    @property
+    def reason(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Told)
 
 
 @dataclass(frozen=True)
@@ -97,17 +106,17 @@ def enroll(
     return collect(counted(results, show), into=into, extend=extend, calibration=calibration, device=device)
 
 
-def only_new(photos: Iterable[Photo], known: frozenset[str]) -> Iterator[Photo]:
-    """The same photos; GalleryError at the first of a known person, which is before the work is done."""
+def only_new(photos: Iterable[Photo], known: frozenset[str], *, of: str = "person") -> Iterator[Photo]:
+    """The same photos; GalleryError at the first of a known person or place, which is before the work is done."""
     for number, photo in enumerate(photos, 1):
         if photo.identity in known:
             raise GalleryError(
-                f"the person of photo {number} is in the gallery already; remove them first, or extend them"
+                f"the {of} of photo {number} is in the gallery already; remove them first, or extend them"
             )
         yield photo
 
 
-def counted(results: Iterable[Examined], show: Callable[[int, int], None] | None) -> Iterator[Examined]:
+def counted(results: Iterable[R], show: Callable[[int, int], None] | None) -> Iterator[R]:
     """The same results; ``show`` is told how many there were, and how many of them refused."""
     refused = 0
     for done, result in enumerate(results, 1):

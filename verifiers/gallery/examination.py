@@ -69,6 +69,7 @@ REASONS: Mapping[str, str] = {
     "no_landmarks": "eyes, nose and mouth were not found, so the face cannot be aligned",
     "no_template": "the network returned numbers that are not finite",
     "several_faces": "a second face is at least half as large as the largest",
+    "too_plain": "of a place: it has too few features for another view of it to be found",
     "too_small": "the face is narrower than the least width",
     "undecodable": "no picture, damaged, or too large",
     "unreadable": "not there, or it cannot be read",
@@ -132,27 +133,11 @@ class Examiner:
         ahead: deque[tuple[list[Numbered], list[Future[Tensor | str]]]] = deque()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             while batch := list(islice(photos, BATCH)):
-                ahead.append((batch, [pool.submit(self._view, photo) for _, photo in batch]))
+                ahead.append((batch, [pool.submit(view_of, photo, self.device) for _, photo in batch]))
                 if len(ahead) == AHEAD:
                     yield _waited(*ahead.popleft())
             while ahead:
                 yield _waited(*ahead.popleft())
-
-    def _view(self, photo: Photo) -> Tensor | str:
-        """``(3, H, W)`` uint8, or the reason why there is none."""
-        if not _is_text(photo.identity):
-            return "no_identity"
-        try:
-            image = photo.image() if callable(photo.image) else photo.image
-        except Exception:  # noqa: BLE001 - storages raise what they like; none of it may stop the others
-            return "unreadable"
-        content = ImageContent()
-        try:
-            return content.view(content.decode(image, torch.device(self.device)))
-        except (UndecodableError, FieldTypeError):
-            return "undecodable"
-        except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
-            return _unforeseen(error)
 
     def _apart(self, batch: Sequence[Numbered], views: Sequence[Tensor | str]) -> list[Examined]:
         """The outcomes of a batch; when it breaks, each photo alone, so that one cannot cost the others."""
@@ -223,6 +208,23 @@ class Examiner:
             raise ValueError("an embedder returned a matrix of the wrong shape")
         matrix: Floats = rows.float().cpu().numpy()
         return matrix
+
+
+def view_of(photo: Photo, device: torch.device | str) -> Tensor | str:
+    """A photo's picture ``(3, H, W)`` uint8, or the reason why there is none: a key of :data:`REASONS`."""
+    if not _is_text(photo.identity):
+        return "no_identity"
+    try:
+        image = photo.image() if callable(photo.image) else photo.image
+    except Exception:  # noqa: BLE001 - storages raise what they like; none of it may stop the others
+        return "unreadable"
+    content = ImageContent()
+    try:
+        return content.view(content.decode(image, torch.device(device)))
+    except (UndecodableError, FieldTypeError):
+        return "undecodable"
+    except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
+        return _unforeseen(error)
 
 
 def portrait_of(view: Tensor, face: Regions) -> Portrait:

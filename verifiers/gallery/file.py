@@ -1,6 +1,6 @@
 """A gallery in one file, encrypted when there is a key: opened, saved and changed.
 
-The payload of the sealed file is in the safetensors format, whose parser runs nothing that it reads::
+The payload of the sealed file (:mod:`anondata.verifiers.gallery.payload`) of a gallery of people holds::
 
     about                                       uint8, JSON: role, embedder, salt, people, and what the rest means
     templates, owners                           (N, D) float32, (N,) int64
@@ -10,27 +10,41 @@ The payload of the sealed file is in the safetensors format, whose parser runs n
     parrot.0, parrot.1, ...                     (N, D) float32
     index_centroids, index_cells                (L, D) float32, (N,) int32
 
-People are told in a tensor, not in the metadata of safetensors: that ends at 100 MB, which a million people need.
+and that of a gallery of places::
+
+    about                                       uint8, JSON: kind, network, salt, names
+    owners, ends                                (P,) int64
+    positions, descriptors                      (F, 2) float32, (F, 64) int8
 
 What was removed is gone from the file. Copies elsewhere, backups and the free space of the disk are not reached.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from anondata.errors import GalleryError
-from anondata.verifiers.gallery import Floats, Gallery, Portrait
+from anondata.verifiers.gallery import Floats, Gallery, Portrait, places
 from anondata.verifiers.gallery.index import Ivf, Recall
+from anondata.verifiers.gallery.payload import (
+    Part,
+    Tensors,
+    about,
+    bytes_part,
+    check_taken,
+    fact,
+    in_safetensors,
+    part_of,
+    take,
+    take_about,
+)
+from anondata.verifiers.gallery.places import PlaceGallery
 from anondata.verifiers.gallery.sealed import (
     KEY_VARIABLE,
     Piece,
@@ -44,27 +58,16 @@ from anondata.verifiers.gallery.sealed import (
     write_sealed,
 )
 
-_DTYPES = {"int64": "I64", "float32": "F32", "int32": "I32"}
-
+AnyGallery = Gallery | PlaceGallery
+G = TypeVar("G", Gallery, PlaceGallery)
 KeySource = bytes | Place | Callable[[], bytes | None] | None
-Tensors = dict[str, NDArray[Any]]
 
 LEAST_KEY_BYTES = 16
 _MOST_KEY_FILE_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A tensor to be written; its bytes are those of the pieces."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    pieces: Sequence[Piece] = field(repr=False)
-
-
-def open_gallery(path: Place, *, key: KeySource = None) -> Gallery:
-    """The gallery in a file.
+def open_any(path: Place, *, key: KeySource = None) -> AnyGallery:
+    """The gallery in a file, of whatever it is.
 
     path: a local path, or a URL that fsspec knows.
     key: the key itself, the path of a file that holds it, a function that returns it, or None for the environment
@@ -80,7 +83,25 @@ def open_gallery(path: Place, *, key: KeySource = None) -> Gallery:
     return from_payload(read_sealed(path, secret=find_secret(key)))
 
 
-def save_gallery(gallery: Gallery, path: Place, *, key: KeySource = None, overwrite: bool = False) -> None:
+def open_gallery(path: Place, *, key: KeySource = None) -> Gallery:
+    """The gallery of people in a file; see :func:`open_any`.
+
+    Raises:
+        GalleryError: a gallery of places, and what :func:`open_any` raises, as MissingExtraError.
+    """
+    return _of_kind(Gallery, open_any(path, key=key))
+
+
+def open_places(path: Place, *, key: KeySource = None) -> PlaceGallery:
+    """The gallery of places in a file; see :func:`open_any`.
+
+    Raises:
+        GalleryError: a gallery of people, and what :func:`open_any` raises, as MissingExtraError.
+    """
+    return _of_kind(PlaceGallery, open_any(path, key=key))
+
+
+def save_gallery(gallery: AnyGallery, path: Place, *, key: KeySource = None, overwrite: bool = False) -> None:
     """Puts a gallery into a local file that only its owner can read, encrypted when there is a key.
 
     Raises:
@@ -97,21 +118,42 @@ def save_gallery(gallery: Gallery, path: Place, *, key: KeySource = None, overwr
 
 
 def change_gallery(path: Place, change: Callable[[Gallery], Gallery], *, key: KeySource = None) -> Gallery:
-    """Opens a gallery, changes it and saves it again, while no other process can; encrypted stays encrypted.
+    """Opens a gallery of people, changes it and saves it again, while no other process can.
 
-    Whatever is raised, by ``change`` too, leaves the file as it was.
+    What was encrypted stays so. Whatever is raised, by ``change`` too, leaves the file as it was.
 
     Raises:
         GalleryError: what :func:`open_gallery` and :func:`save_gallery` raise.
     """
+    return _changed(Gallery, path, change, key)
+
+
+def change_places(
+    path: Place, change: Callable[[PlaceGallery], PlaceGallery], *, key: KeySource = None
+) -> PlaceGallery:
+    """The same for a gallery of places."""
+    return _changed(PlaceGallery, path, change, key)
+
+
+def _changed(kind: type[G], path: Place, change: Callable[[G], G], key: KeySource) -> G:
     place, secret = local_path(path), find_secret(key)
     inspect(place)  # before a lock file is made beside nothing
     with locked(place):
-        changed = change(from_payload(read_sealed(place, secret=secret)))
-        if not isinstance(changed, Gallery):
+        changed = change(_of_kind(kind, from_payload(read_sealed(place, secret=secret))))
+        if not isinstance(changed, kind):
             raise GalleryError(f"a change must return the new gallery, got {type(changed).__name__}")
         write_sealed(place, to_payload(changed), secret=secret)
     return changed
+
+
+def _of_kind(kind: type[G], found: AnyGallery) -> G:
+    if not isinstance(found, kind):
+        held, wanted = ("people", "places") if isinstance(found, Gallery) else ("places", "people")
+        raise GalleryError(
+            f"the file is a gallery of {held}, and one of {wanted} is needed here; "
+            f"`anondata gallery build --of {wanted}` makes one"
+        )
+    return found
 
 
 def find_secret(key: KeySource) -> bytes | None:
@@ -134,8 +176,12 @@ def find_secret(key: KeySource) -> bytes | None:
     return secret
 
 
-def to_payload(gallery: Gallery) -> Iterator[Piece]:
+def to_payload(gallery: AnyGallery) -> Iterator[Piece]:
     """The bytes that a gallery is kept as, in pieces that are no copies; not encrypted yet."""
+    return in_safetensors(_parts(gallery) if isinstance(gallery, Gallery) else places.to_parts(gallery))
+
+
+def _parts(gallery: Gallery) -> list[Part]:
     facts = {
         "role": gallery.role,
         "embedder": gallery.embedder,
@@ -147,19 +193,18 @@ def to_payload(gallery: Gallery) -> Iterator[Piece]:
         "parrots": list(gallery.parrots),
         "index": None if gallery.index is None else _index_facts(gallery.index),
     }
-    parts = [
-        _part("owners", gallery.owners),
+    return [
+        part_of("owners", gallery.owners),
         *_portrait_parts(gallery.portraits),
-        _part("templates", gallery.templates),
-        *(_part(f"parrot.{i}", rows) for i, rows in enumerate(gallery.parrots.values())),
+        part_of("templates", gallery.templates),
+        *(part_of(f"parrot.{i}", rows) for i, rows in enumerate(gallery.parrots.values())),
         *_index_parts(gallery.index),
-        _bytes_part("portrait_images", [p.image for p in gallery.portraits if p is not None]),
-        _bytes_part("about", [json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass")]),
+        bytes_part("portrait_images", [p.image for p in gallery.portraits if p is not None]),
+        about(facts),
     ]
-    return _safetensors(parts)
 
 
-def from_payload(payload: bytes) -> Gallery:
+def from_payload(payload: bytes) -> AnyGallery:
     """The gallery that :func:`to_payload` made bytes of.
 
     Raises:
@@ -168,7 +213,8 @@ def from_payload(payload: bytes) -> Gallery:
     try:
         tensors = load(payload)
         del payload  # as large as all that is made of it
-        return _gallery(tensors)
+        facts = take_about(tensors)
+        return places.from_tensors(tensors, facts) if facts.get("kind") == places.KIND else _gallery(tensors, facts)
     except MemoryError as error:
         raise GalleryError("the gallery is larger than the memory") from error
     except Exception as error:  # parsers raise what they like; only our own words are known to name nobody
@@ -223,73 +269,33 @@ def _is_encrypted(place: Path) -> bool:
         return False
 
 
-def _part(name: str, array: NDArray[Any]) -> _Part:
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return _Part(name, _DTYPES[array.dtype.name], array.shape, (flat.data,))
-
-
-def _bytes_part(name: str, pieces: Sequence[bytes]) -> _Part:
-    return _Part(name, "U8", (sum(len(piece) for piece in pieces),), pieces)
-
-
-def _safetensors(parts: Sequence[_Part]) -> Iterator[Piece]:
-    """The format of safetensors; its own writer holds all of it twice (0.8). Large types first keep it aligned."""
-    header, end = {}, 0
-    for part in parts:
-        start, end = end, end + sum(len(piece) for piece in part.pieces)
-        header[part.name] = {"dtype": part.dtype, "shape": part.shape, "data_offsets": (start, end)}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for part in parts:
-        yield from part.pieces
-
-
-def _gallery(tensors: Tensors) -> Gallery:
-    text = _take(tensors, "about", np.uint8, (None,)).tobytes()
-    facts = json.loads(text.decode("utf-8", "surrogatepass"))
-    templates = _take(tensors, "templates", np.float32, (None, None))
+def _gallery(tensors: Tensors, facts: Mapping[str, Any]) -> Gallery:
+    templates = take(tensors, "templates", np.float32, (None, None))
     count = len(templates)
     gallery = Gallery(
-        role=_told(facts, "role", str),
-        embedder=_told(facts, "embedder", str),
-        embedder_fingerprint=_told(facts, "embedder_fingerprint", str),
-        identities=tuple(_told(facts, "identities", list)),
-        labels=tuple(_told(facts, "labels", list)),
+        role=fact(facts, "role", str),
+        embedder=fact(facts, "embedder", str),
+        embedder_fingerprint=fact(facts, "embedder_fingerprint", str),
+        identities=tuple(fact(facts, "identities", list)),
+        labels=tuple(fact(facts, "labels", list)),
         templates=templates,
-        owners=_take(tensors, "owners", np.int64, (count,)),
-        portraits=_portraits(tensors, count, kept=_told(facts, "portraits", bool)),
-        parrots=_parrots(tensors, _told(facts, "parrots", list), templates.shape),
+        owners=take(tensors, "owners", np.int64, (count,)),
+        portraits=_portraits(tensors, count, kept=fact(facts, "portraits", bool)),
+        parrots=_parrots(tensors, fact(facts, "parrots", list), templates.shape),
         index=None if facts["index"] is None else _index(tensors, facts["index"], templates.shape),
-        salt=bytes.fromhex(_told(facts, "salt", str)),
+        salt=bytes.fromhex(fact(facts, "salt", str)),
     )
-    if tensors:
-        raise GalleryError(f"{len(tensors)} parts that do not belong in it")
+    check_taken(tensors)
     return gallery
 
 
-def _take(tensors: Tensors, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Takes a tensor out; None in a shape is any size."""
-    tensor = tensors.pop(name)
-    fits = tensor.ndim == len(shape) and all(w in (None, n) for n, w in zip(tensor.shape, shape, strict=True))
-    if tensor.dtype != dtype or not fits:
-        raise GalleryError(f"a part of {tensor.ndim} dimensions and type {tensor.dtype} where another belongs")
-    return tensor
-
-
-def _told(facts: Mapping[str, Any], name: str, kind: type) -> Any:
-    if type(facts[name]) is not kind:
-        raise GalleryError(f"a fact of type {type(facts[name]).__name__}, expected {kind.__name__}")
-    return facts[name]
-
-
-def _portrait_parts(portraits: Sequence[Portrait | None]) -> list[_Part]:
+def _portrait_parts(portraits: Sequence[Portrait | None]) -> list[Part]:
     kept = [(row, portrait) for row, portrait in enumerate(portraits) if portrait is not None]
     return [
-        _part("portrait_rows", np.array([row for row, _ in kept], np.int64)),
-        _part("portrait_ends", np.cumsum([len(portrait.image) for _, portrait in kept], dtype=np.int64)),
-        _part("portrait_boxes", _stacked([portrait.box for _, portrait in kept], (4,))),
-        _part("portrait_landmarks", _stacked([portrait.landmarks for _, portrait in kept], (5, 2))),
+        part_of("portrait_rows", np.array([row for row, _ in kept], np.int64)),
+        part_of("portrait_ends", np.cumsum([len(portrait.image) for _, portrait in kept], dtype=np.int64)),
+        part_of("portrait_boxes", _stacked([portrait.box for _, portrait in kept], (4,))),
+        part_of("portrait_landmarks", _stacked([portrait.landmarks for _, portrait in kept], (5, 2))),
     ]
 
 
@@ -298,11 +304,11 @@ def _stacked(rows: list[Floats], shape: tuple[int, ...]) -> Floats:
 
 
 def _portraits(tensors: Tensors, count: int, *, kept: bool) -> tuple[Portrait | None, ...]:
-    rows = _take(tensors, "portrait_rows", np.int64, (None,)).tolist()
-    ends = _take(tensors, "portrait_ends", np.int64, (len(rows),)).tolist()
-    images = _take(tensors, "portrait_images", np.uint8, (None,)).data
-    boxes = _take(tensors, "portrait_boxes", np.float32, (len(rows), 4))
-    landmarks = _take(tensors, "portrait_landmarks", np.float32, (len(rows), 5, 2))
+    rows = take(tensors, "portrait_rows", np.int64, (None,)).tolist()
+    ends = take(tensors, "portrait_ends", np.int64, (len(rows),)).tolist()
+    images = take(tensors, "portrait_images", np.uint8, (None,)).data
+    boxes = take(tensors, "portrait_boxes", np.float32, (len(rows), 4))
+    landmarks = take(tensors, "portrait_landmarks", np.float32, (len(rows), 5, 2))
     starts = [0, *ends]
     if starts != sorted(starts) or starts[-1] != len(images):
         raise GalleryError("portraits that do not fill their part")
@@ -315,16 +321,16 @@ def _portraits(tensors: Tensors, count: int, *, kept: bool) -> tuple[Portrait | 
 
 
 def _parrots(tensors: Tensors, names: list[str], shape: tuple[int, ...]) -> dict[str, Floats]:
-    parrots = {name: _take(tensors, f"parrot.{i}", np.float32, shape) for i, name in enumerate(names)}
+    parrots = {name: take(tensors, f"parrot.{i}", np.float32, shape) for i, name in enumerate(names)}
     if len(parrots) != len(names) or not all(isinstance(name, str) for name in names):
         raise GalleryError("techniques without a name of their own")
     return parrots
 
 
-def _index_parts(index: Ivf | None) -> list[_Part]:
+def _index_parts(index: Ivf | None) -> list[Part]:
     if index is None:
         return []
-    return [_part("index_centroids", index.centroids), _part("index_cells", index.cells)]
+    return [part_of("index_centroids", index.centroids), part_of("index_cells", index.cells)]
 
 
 def _index_facts(index: Ivf) -> dict[str, Any]:
@@ -334,14 +340,14 @@ def _index_facts(index: Ivf) -> dict[str, Any]:
 
 
 def _index(tensors: Tensors, facts: Mapping[str, Any], shape: tuple[int, ...]) -> Ivf:
-    centroids = _take(tensors, "index_centroids", np.float32, (None, shape[1]))
-    cells = _take(tensors, "index_cells", np.int32, (shape[0],))
-    probes, recall = _told(facts, "probes", int), _told(facts, "recall", dict)
+    centroids = take(tensors, "index_centroids", np.float32, (None, shape[1]))
+    cells = take(tensors, "index_cells", np.int32, (shape[0],))
+    probes, recall = fact(facts, "probes", int), fact(facts, "recall", dict)
     if not 1 <= probes <= len(centroids) or cells.min(initial=0) < 0 or cells.max(initial=0) >= len(centroids):
         raise GalleryError("an index that does not fit its templates")
     if not np.isfinite(centroids).all():
         raise GalleryError("an index that is not finite")
-    found, of, radius = _told(recall, "found", int), _told(recall, "of", int), _told(recall, "radius", float)
+    found, of, radius = fact(recall, "found", int), fact(recall, "of", int), fact(recall, "radius", float)
     if not 0 <= found <= of or not radius >= 0:
         raise GalleryError("an index whose recall cannot be")
     return Ivf(centroids, cells, probes, Recall(found, of, radius))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.kernels import resize
+from anondata.models import registry
 from anondata.models.shared import network
 from anondata.models.xfeat import STRIDE, peaks
 
+SIDE_PX = 640  # of the long side of a picture, as it is looked at
 MOST = 1024  # features of a picture; the likeliest
 
 # A homography that is none of a photographer's: mirrored, or shrunk, stretched or tilted beyond what is seen.
@@ -34,6 +38,13 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.places)
+
+
+@cache
+def fingerprint() -> str:
+    """32 hexadecimal digits that change when features do."""
+    made = f"{registry.entry('xfeat').sha256} {SIDE_PX} {MOST}"
+    return hashlib.sha256(made.encode()).hexdigest()[:32]
 
 
 def features(picture: Tensor, *, side_px: int) -> Features:

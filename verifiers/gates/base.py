@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from anondata.verifiers.calibration import Calibration, Threshold, from_json, sh
 from anondata.verifiers.calibration import load as load_calibration
 from anondata.verifiers.embedders import embedder_of
 from anondata.verifiers.gallery import Gallery
+from anondata.verifiers.gallery.places import PlaceGallery
+
+G = TypeVar("G", Gallery, PlaceGallery)
 
 BLANK_SLACK = 0.02  # of a distance: encoding alone moves the template of a blanked region by less
 
@@ -96,11 +99,7 @@ class WithGallery:
 
     def bound(self, galleries: Mapping[str, Any]) -> Self:
         """A copy with the gallery at hand. Raises :class:`GalleryError` where the gallery does not fit."""
-        found = galleries[self.gallery]
-        if not isinstance(found, Gallery):
-            raise GalleryError(f"gallery {self.gallery!r} is {type(found).__name__}, expected a Gallery or its file")
-        if not len(found):
-            raise GalleryError(f"gallery {self.gallery!r} is empty: it would protect nobody")
+        found = chosen(Gallery, self.gallery, galleries)
         self.check(found)
         copy = type(self)(**{name: getattr(self, name) for name in self.__dataclass_fields__})  # type: ignore[attr-defined]  # every subclass is a dataclass
         copy.__dict__["_gallery"] = found
@@ -128,6 +127,21 @@ class WithGallery:
                 f"gallery {self.gallery!r} is not at hand; give galleries={{{self.gallery!r}: …}}"
             ) from None
         return gallery
+
+
+def chosen(kind: type[G], name: str, galleries: Mapping[str, Any]) -> G:
+    """The gallery of this name. Raises :class:`GalleryError` where it is of another kind, or empty."""
+    found = galleries[name]
+    if not isinstance(found, kind):
+        hint = (
+            "; a Gallery is of people, a PlaceGallery of places" if isinstance(found, Gallery | PlaceGallery) else ""
+        )
+        raise GalleryError(
+            f"gallery {name!r} is {type(found).__name__}, expected a {kind.__name__} or its file{hint}"
+        )
+    if not len(found):
+        raise GalleryError(f"gallery {name!r} is empty: it would protect nobody")
+    return found
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
