@@ -15,6 +15,8 @@ from anondata.regions import Regions, cat_regions
 from anondata.rules import distinct_embedders
 from anondata.tracks import Track, Work, rows_of
 
+BLANKED = 16  # at once: each is a whole picture of its own
+
 
 class Views(Sequence[Tensor]):
     """What media look like, each made when it is asked for, once."""
@@ -100,12 +102,15 @@ def _blank(
     content: ContentType[Any], members: Sequence[tuple[Work, Track]], device: torch.device, name: str, rows: Tensor
 ) -> Tensor:
     """Templates of some regions of originals that were blanked out; see :class:`anondata.protocols.Probe`."""
-    chosen = [members[row] for row in rows.tolist()]
-    media = [work.media for work, _ in chosen]
-    tracks = [(i, track) for i, (_, track) in enumerate(chosen)]
-    patches = content.change(media, _regions(tracks, device), content.blank, [0] * len(chosen))
-    shown = [content.compose(m, [patch]) for m, patch in zip(media, patches, strict=True)]
-    return embed(content, shown, tracks, device)[name]
+    out = []
+    for start in range(0, len(rows), BLANKED):
+        chosen = [members[row] for row in rows[start : start + BLANKED].tolist()]
+        media = [work.media for work, _ in chosen]
+        tracks = [(i, track) for i, (_, track) in enumerate(chosen)]
+        patches = content.change(media, _regions(tracks, device), content.blank, [0] * len(chosen))
+        shown = [content.compose(m, [patch]) for m, patch in zip(media, patches, strict=True)]
+        out.append(embed(content, shown, tracks, device)[name])
+    return torch.cat(out)
 
 
 def _regions(tracks: Sequence[tuple[int, Track]], device: torch.device) -> Regions:

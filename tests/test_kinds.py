@@ -18,7 +18,7 @@ from anondata.policy import from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, KindRules, check_galleries, rules_of
-from anondata.transforms import Fill, Pixelate, RegionTransform
+from anondata.transforms import Fill, Noise, Pixelate, RegionTransform
 
 Box = tuple[float, float, float, float]
 FRAME, FACE = (0.0, 0.0, 64.0, 64.0), (20.0, 20.0, 40.0, 40.0)
@@ -415,3 +415,29 @@ def test_landmarks_come_as_shares_of_the_crop():
     assert mouth[0] != mouth[0]
     assert mouth[1] == pytest.approx(0.25)
     assert out[0] == pytest.approx(2.0)
+
+
+def test_many_regions_are_changed_a_few_at_a_time_and_each_with_its_own_seed():
+    class Noted(Noise):
+        def change(self, crops, *, extent, seeds):
+            sizes.append(len(crops))
+            return super().change(crops, extent=extent, seeds=seeds)
+
+    sizes: list[int] = []
+    boxes = torch.tensor(
+        [[float(x), float(y), x + 8.0, y + 8.0] for y in range(0, 160, 10) for x in range(0, 160, 10)]
+    )
+    many = Regions(
+        torch.zeros(len(boxes), dtype=torch.int64),
+        boxes,
+        torch.full((len(boxes), 5, 2), torch.nan),
+        torch.ones(len(boxes)),
+        ("face",) * len(boxes),
+    )
+    content, technique = ImageContent(), Noted()
+    media = [content.decode(torch.full((3, 160, 160), 99, dtype=torch.uint8), torch.device("cpu"))]
+    patches = content.change(media, many, technique, range(len(many)))
+    assert max(sizes) <= 128 < len(many) == len(patches)
+    for row in (0, 127, 128, 255):
+        [alone] = content.change(media, many.select([row]), technique, [row])
+        assert torch.equal(patches[row].crop, alone.crop)

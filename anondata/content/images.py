@@ -23,6 +23,7 @@ from anondata.transforms.fill import Fill
 from anondata.transforms.mask import around
 
 SAMPLED_PX = 10_000  # pixels that tell a picture's range
+AT_ONCE = 128  # regions changed in one batch: no row depends on the others, and memory stays small
 FLAT_LEVELS = 64  # of 256; the detector still found faces in 16 levels, and in 8 none
 
 # The last resort covers more than any rung of the default ladders, so that what hung over a rung's edge goes, too.
@@ -118,6 +119,14 @@ class ImageContent:
     def change(
         self, media: Sequence[ImageMedia], regions: Regions, technique: RegionTransform, seeds: Sequence[int]
     ) -> list[Patch]:
+        if len(regions) > AT_ONCE:
+            rows = range(len(regions))
+            parts = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+            return [
+                patch
+                for part in parts
+                for patch in self.change(media, regions.select(part), technique, seeds[part.start : part.stop])
+            ]
         if not len(regions):
             return []
         frames = torch.tensor([media[image].pixels.shape[-2:] for image in regions.image.tolist()])
