@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anondata.verifiers.gallery.place_enrolment import ExaminedPlace
     from anondata.verifiers.gallery.places import PlaceGallery
     from anondata.verifiers.gates._place_search import PlaceSearch
-    from anondata.verifiers.gates._places import Features
+    from anondata.verifiers.local_features import Features
 
 # Options of the commands that mean something for galleries of people alone.
 OF_PEOPLE = frozenset(

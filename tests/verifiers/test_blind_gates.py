@@ -12,7 +12,8 @@ from torch import Tensor
 from anondata.models import ocr
 from anondata.protocols import Probe
 from anondata.regions import Regions
-from anondata.verifiers.gates import _places, place_match
+from anondata.verifiers import local_features
+from anondata.verifiers.gates import place_match
 from anondata.verifiers.gates.person_match import PersonMatch
 from anondata.verifiers.gates.place_match import PlaceMatch
 
@@ -50,7 +51,7 @@ def test_a_dim_person_of_whom_nothing_is_left_passes():
 
 @pytest.mark.parametrize("erased", [False, True])
 def test_a_place_without_keypoints_passes_only_when_erased(erased, monkeypatch):
-    nothing = _places.Features(torch.zeros(0, 2), torch.zeros(0, 64))
+    nothing = local_features.Features(torch.zeros(0, 2), torch.zeros(0, 64))
     monkeypatch.setattr(place_match, "features", lambda picture, *, side_px: nothing)
     assert PlaceMatch().judge(probe_of(dim(0), dim(0), erased=erased)).passed.tolist() == [erased]
 
@@ -68,9 +69,9 @@ class _Broken:
 
 def test_a_place_whose_features_are_not_finite_is_an_error(monkeypatch):
     network = _Broken((1, 64, 16, 16), (1, 65, 16, 16), (1, 1, 16, 16))
-    monkeypatch.setattr(_places, "network", lambda name, device: network)
+    monkeypatch.setattr(local_features, "network", lambda name, device: network)
     with pytest.raises(ValueError, match="finite"):
-        _places.features(dim(80), side_px=128)
+        local_features.features(dim(80), side_px=128)
 
 
 def test_a_reading_that_is_not_finite_is_an_error(monkeypatch):

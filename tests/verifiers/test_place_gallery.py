@@ -38,9 +38,9 @@ from anondata.verifiers.gallery.place_enrolment import examine_places
 from anondata.verifiers.gallery.places import PlaceGallery, coded, decoded, empty_places
 from anondata.verifiers.gates import _place_search
 from anondata.verifiers.gates._place_search import WHOLE, PlaceSearch, counts
-from anondata.verifiers.gates._places import SIDE_PX, Features, features, matches
 from anondata.verifiers.gates.gallery_match import GalleryMatch
 from anondata.verifiers.gates.place_match import LIMITS, PlaceMatch, limits_of
+from anondata.verifiers.local_features import SIDE_PX, Features, features, matches
 
 KEY = b"0123456789abcdef0123456789abcdef"
 CORNERS = [[0, 0], [600, 0], [600, 400], [0, 400]]

@@ -18,8 +18,8 @@ from anondata.protocols import Probe
 from anondata.transforms import Fill, Pixelate
 from anondata.verifiers.gates._crops import crop_of
 from anondata.verifiers.gates._place_search import agreement
-from anondata.verifiers.gates._places import features, like_neighbours, matches, under_one_homography
 from anondata.verifiers.gates.place_match import LIMITS, PlaceMatch
+from anondata.verifiers.local_features import features, like_neighbours, matches, under_one_homography
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,8 @@ from anondata.tools.bench.places import second_views as real_views
 from anondata.transforms import RegionTransform
 from anondata.verifiers.gallery.places import coded, decoded, empty_places
 from anondata.verifiers.gates._place_search import SHORT, WAYS, PlaceSearch, agreement, counts
-from anondata.verifiers.gates._places import SIDE_PX, Features, features, matches
 from anondata.verifiers.gates.place_match import LIMITS, limits_of
+from anondata.verifiers.local_features import SIDE_PX, Features, features, matches
 
 FAR = 0.01
 FEWEST = 30

@@ -38,9 +38,9 @@ from anondata.randomness import RunKey
 from anondata.tools.bench._common import cell, save, share, show
 from anondata.transforms import RegionTransform
 from anondata.verifiers.gates._place_search import counts
-from anondata.verifiers.gates._places import SIDE_PX, Features, features, matches
 from anondata.verifiers.gates.keeps_category import categories, place_of_first
 from anondata.verifiers.gates.place_match import LIMITS
+from anondata.verifiers.local_features import SIDE_PX, Features, features, matches
 
 LONG_PX = 800
 FEWEST = 16

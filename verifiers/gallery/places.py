@@ -26,7 +26,7 @@ from torch import Tensor
 from anondata.errors import GalleryError
 from anondata.verifiers.gallery import FINGERPRINT_BYTES, LEAST_SALT_BYTES, Floats, Ints
 from anondata.verifiers.gallery.payload import Part, Tensors, about, check_taken, fact, part_of, take
-from anondata.verifiers.gates._places import Features, fingerprint
+from anondata.verifiers.local_features import Features, fingerprint
 
 KIND = "places"
 DIMENSIONS = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anondata.verifiers.gallery.index import Searcher
 from anondata.verifiers.gallery.places import PlaceGallery
-from anondata.verifiers.gates._places import (
+from anondata.verifiers.local_features import (
     SIDE_PX,
     Features,
     features,

@@ -15,8 +15,8 @@ from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.gallery.places import PlaceGallery
 from anondata.verifiers.gates._crops import crop_of
 from anondata.verifiers.gates._place_search import WAYS, Limits, PlaceSearch, agreement
-from anondata.verifiers.gates._places import SIDE_PX, features
 from anondata.verifiers.gates.base import chosen
+from anondata.verifiers.local_features import SIDE_PX, features
 
 # False-accept rate -> how many matches of two different places agree at most: under one homography, and with their
 # neighbours. From the benchmark `places`; its 561 pairs say nothing of lower rates.
