@@ -34,6 +34,9 @@ def sentences(policy: Policy) -> list[str]:
 
 def _content(name: str, content: ContentPolicy) -> Iterator[str]:
     yield f"In every {name}, {_named(content.detect)} looks for what is to be changed."
+    if content.given:
+        told = "; ".join(f"{category}: {kind}" for category, kind in content.given.items())
+        yield f"Boxes and masks that come with samples count, too. Their categories mean: {told}."
     for kind, region in content.regions.items():
         yield from _region(kind, region)
     if len(content.regions) > 1:

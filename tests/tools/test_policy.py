@@ -89,3 +89,10 @@ def test_kinds_in_layers_and_utility_are_explained(anondata, tmp_path):
     told = json.dumps(anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json["done"])
     assert "lies on top: text, face" in told
     assert "must stay of use" in told
+
+
+def test_explain_tells_what_the_categories_of_given_regions_mean(anondata, tmp_path):
+    text = load_policy("faces").to_yaml().replace("given: {}", "given: {'3': ignore, driver: face}")
+    (tmp_path / "mine.yaml").write_text(text)
+    done = anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json["done"]
+    assert "Boxes and masks that come with samples count, too. Their categories mean: 3: ignore; driver: face." in done
