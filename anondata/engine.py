@@ -177,8 +177,10 @@ class Engine:
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
         given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
-        given, found = join(given, find(rules, rules.detectors, [w.media for w in works], self.device), iou=SAME_IOU)
-        self._add(rules, works, given, "given")
+        found = find(rules, rules.detectors, [w.media for w in works], self.device)
+        given, found, agreed = join(given, found, iou=SAME_IOU)
+        self._add(rules, works, given.select(agreed), "given")
+        self._add(rules, works, given.select(~agreed), "given", spare=False)  # nobody knows whose landmarks these are
         self._add(rules, works, found, "detect")
         self._look_behind(rules, [w for w in works if w.spared])
         open_works = works
