@@ -279,10 +279,11 @@ class Engine:
         return media
 
     def _seed(self, work: Work, track: Track) -> int:
-        """Differs between techniques, too: noise that two strengths share cancels."""
+        """Differs between techniques, too: noise that two strengths share cancels, and so does that of two boxes."""
         if track.person and track.technique.pseudonymous:
             return self._run_key.seed("person", track.person, describe(track.technique))
-        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
+        boxes = [work.given.boxes.cpu().numpy().tobytes()] if len(work.given) else []
+        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique), *boxes)
 
     @staticmethod
     def _escalate(work: Work, failed: Sequence[Track], by: str = "") -> None:
