@@ -41,6 +41,7 @@ from anondata.looking import (
     SAME_IOU,
     elsewhere,
     find,
+    movers,
     scanned,
     uncovered_tiny,
     unexplained,
@@ -177,8 +178,10 @@ class Engine:
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
         given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
-        given, found = join(given, find(rules, rules.detectors, [w.media for w in works], self.device), iou=SAME_IOU)
-        self._add(rules, works, given, "given")
+        found = find(rules, rules.detectors, [w.media for w in works], self.device)
+        given, found, agreed = join(given, found, iou=SAME_IOU)
+        self._add(rules, works, given.select(agreed), "given")
+        self._add(rules, works, given.select(~agreed), "given", spare=False)  # nobody knows whose landmarks these are
         self._add(rules, works, found, "detect")
         self._look_behind(rules, [w for w in works if w.spared])
         open_works = works
@@ -194,7 +197,7 @@ class Engine:
             sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
             raised = [w for w in open_works if w.failure is None and w not in sound]
             for work in raised:
-                self._escalate(work)
+                self._escalate(work, [track for track in work.tracks if not track.passed])
             open_works = [w for w in raised if w.failure is None] + self._scan(rules, sound)
 
     def _add(
@@ -276,24 +279,26 @@ class Engine:
         return media
 
     def _seed(self, work: Work, track: Track) -> int:
-        """Differs between techniques, too: noise that two strengths share cancels."""
+        """Differs between techniques, too: noise that two strengths share cancels, and so does that of two boxes."""
         if track.person and track.technique.pseudonymous:
             return self._run_key.seed("person", track.person, describe(track.technique))
-        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique))
+        boxes = [work.given.boxes.cpu().numpy().tobytes()] if len(work.given) else []
+        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique), *boxes)
 
     @staticmethod
-    def _escalate(work: Work) -> None:
-        for track in work.tracks:
-            if track.passed:
-                continue
-            if track.on_last_rung:
-                work.fail(
-                    "still_recognised",
-                    f"a {track.region.kinds[0]} still failed {track.failed_by} on the last rung of its ladder",
-                    raises=track.rules.raises,
-                )
-                return
-            track.rung, track.patch = track.rung + 1, None
+    def _escalate(work: Work, failed: Sequence[Track], by: str = "") -> None:
+        """One rung up; beyond those that move what is there, too, where that is why. by: who failed them all."""
+        for track in failed:
+            blamed = by or track.failed_by
+            while track.patch is not None or (by and track.technique.moves):
+                if track.on_last_rung:
+                    work.fail(
+                        "still_recognised",
+                        f"a {track.region.kinds[0]} still failed {blamed} on the last rung of its ladder",
+                        raises=track.rules.raises,
+                    )
+                    return
+                track.rung, track.patch = track.rung + 1, None
 
     def _scan(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Looks for regions that the first pass missed; returns the works that must go round again."""
@@ -302,13 +307,16 @@ class Engine:
         found = scanned(rules, works, self.device)
         missed = [unexplained(rules, w, found.of_image(i), self.device).renumbered(i) for i, w in enumerate(works)]
         before = {work: len(work.spared) for work in works}
-        again = self._add(rules, works, cat_regions(missed, self.device), "scan")
+        moved = {w: t for i, w in enumerate(works) if (t := movers(rules, w, found.of_image(i), self.device))}
+        again = self._add(rules, works, cat_regions(missed, self.device), "scan") | set(moved)
         again |= self._look_behind(rules, [work for work in works if len(work.spared) > before[work]])
         for track in (t for work in again for t in work.tracks if t.technique.moves):
             track.patch = None  # made of an original that showed what is only known now
+        for work, tracks in moved.items():
+            self._escalate(work, tracks, "the output scan")
         for work in works:
             work.scans += 1
-            if work in again and work.scans >= rules.scan_passes:
+            if work in again and work.failure is None and work.scans >= rules.scan_passes:
                 work.fail("scan_unsettled", f"the output scan still found regions after {work.scans} passes")
         return [work for work in works if work in again and work.failure is None]
 

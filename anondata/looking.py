@@ -14,7 +14,7 @@ from anondata.errors import PolicyError
 from anondata.protocols import Detector
 from anondata.regions import Regions, cat_regions, empty_regions
 from anondata.rules import ContentRules
-from anondata.tracks import Work
+from anondata.tracks import Track, Work
 
 # A region that the output scan finds counts as already anonymized when this share of its core was replaced: the inner
 # part that holds eyes, nose and mouth. An anonymized face is often found again, its box a little off or grown to the
@@ -28,6 +28,8 @@ SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the sam
 # It costs the consent of 2 in 90 faces in scenes, and of 3 in 6 in a party photo, where hair is taken for a face.
 MASK_IOU = 0.7
 BESIDE_IOU = 0.1
+
+PLACE_IOU = 0.8  # a region that is seen as far from its place as this was moved: its gate looked beside it
 
 
 def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any], device: torch.device) -> Regions:
@@ -85,6 +87,24 @@ def unexplained(rules: ContentRules, work: Work, found: Regions, device: torch.d
     for track in work.spared:
         found = found.select(elsewhere(found, track.region, iou=MASK_IOU))
     return found
+
+
+def movers(rules: ContentRules, work: Work, found: Regions, device: torch.device) -> list[Track]:
+    """Tracks under whose patch something is seen that is not in its place: what their technique moved there.
+
+    No gate looks there, and to the scan it would count as anonymized: an own kind's patch lies on it.
+    """
+    laid, out = work.in_order(), list[Track]()
+    for track in laid:
+        below = {k for k in set(found.kinds) if k in track.region.kinds or rules.kinds[k].layer < track.rules.layer}
+        if not below or not track.technique.moves or track.patch is None:
+            continue
+        away = box_iou(found.boxes, track.region.boxes)[:, 0] < PLACE_IOU
+        mine = found.select(away & torch.tensor([k in below for k in found.kinds], device=device))
+        shown = [(t.patch, t is track) for t in laid if t.patch is not None]
+        if bool((rules.content.covered(shown, work.media, mine.scaled(CORE)) > 1 - CORE_COVERED).any()):
+            out.append(track)
+    return out
 
 
 def scanned(rules: ContentRules, works: Sequence[Work], device: torch.device) -> Regions:

@@ -94,9 +94,34 @@ def run(cover: Any, *, scanner: Any = None, passes: int = 0, image: Any = None, 
     return out, gate
 
 
+def run_given(boxes: tuple[Box, ...], found: tuple[Box, ...]) -> Any:
+    rules = KindRules((Fill((1.0, 1.0, 1.0), coverage=1.0),), (Passes(),), cover=SparesLeft(30.0))
+    content = ContentRules(ImageContent(), (Finds(found),), {"face": rules})
+    given = [{"box": list(box), "kind": "face"} for box in boxes]
+    (out,) = Engine({"image": content}, run_key=RunKey(b"0123456789abcdef")).run(
+        [Sample("a", {"image": picture(), "objects": given})], Schema({"image": "image", "objects": "regions"})
+    )
+    return out
+
+
 def same(out: Any, box: Box) -> bool:
     x0, y0, x1, y1 = (int(v) for v in box)
     return torch.equal(out.image[:3, y0:y1, x0:x1], picture()[:, y0:y1, x0:x1])
+
+
+def test_a_given_region_is_spared_only_where_a_detector_finds_it_too() -> None:
+    """Of any other nobody knows whether its landmarks are a face's, so no cover can tell whose it is."""
+    out = run_given((LEFT,), found=(RIGHT,))
+    assert [(r.found_by, r.spared) for r in out.record.regions] == [("given", False), ("detect", False)]
+    assert not same(out, LEFT)
+    assert same(run_given((LEFT,), found=(LEFT,)), LEFT)
+
+
+def test_a_stranger_beside_somebody_who_is_spared_is_changed_though_one_given_box_holds_both() -> None:
+    """Both are by themselves without the box, and it must not make them one."""
+    stranger = (32.0, 20.0, 72.0, 60.0)
+    out = run_given(((20.0, 20.0, 71.0, 60.0),), found=(LEFT, stranger))
+    assert not same(out, (60.0, 20.0, 71.0, 60.0))
 
 
 def test_what_is_spared_stays_as_it_is_and_is_recorded() -> None:

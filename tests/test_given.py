@@ -189,6 +189,10 @@ BAD = {
         "form XYWHR",
     ),
     "four landmarks": ([{"box": BOXES[0], "kind": "face", "landmarks": POINTS[:4]}], "cannot be read"),
+    "landmarks of one's own left first": (
+        [{"box": BOXES[0], "kind": "face", "landmarks": [POINTS[i] for i in (1, 0, 2, 4, 3)]}],
+        "mirrored order",
+    ),
     "landmarks far away": ([{"box": BOXES[0], "kind": "face", "landmarks": [[9e9, 0]] * 5}], "far outside"),
 }
 
@@ -217,12 +221,26 @@ def test_a_box_that_hangs_over_the_edge_is_anonymized():
 # --- in the loop -------------------------------------------------------------------------------------------------
 
 
-def test_given_boxes_come_out_as_those_of_a_detector_that_finds_them():
+def test_given_boxes_are_changed_as_those_of_a_detector_that_finds_them():
     given = run(engine(), FORMS["coco"])
     found = run(engine(regions(BOXES)), [])
-    assert torch.equal(given.image, found.image)
-    assert not torch.equal(given.image, picture())
+    changed = [(out.image != picture()).any(dim=0) for out in (given, found)]
+    assert torch.equal(*changed)
+    assert changed[0].any()
     assert [replace(r, found_by="detect") for r in given.record.regions] == list(found.record.regions)
+
+
+def test_boxes_that_moved_get_other_noise():
+    """The same noise under two versions of a picture cancels, and leaves how its blocks differ."""
+    flat = torch.full((3, *FRAME), 128, dtype=torch.uint8)
+    made = engine()
+    shown = []
+    for x in (10.0, 13.0, 10.0):
+        sample = Sample("a", {"image": flat, "objects": coco(x, 12.0, 20.0, 28.0)})
+        [out] = made.run([sample], GIVEN)
+        shown.append(out.sample["image"][:, 14:38, int(x) + 2 : int(x) + 18])
+    assert torch.equal(shown[0], shown[2])
+    assert not torch.equal(shown[0], shown[1])
 
 
 def test_the_report_says_given():
@@ -253,22 +271,31 @@ def test_a_given_box_is_one_with_a_detected_one_and_takes_its_landmarks():
 def test_a_box_that_was_drawn_too_small_grows_to_what_is_found():
     x0, y0, x1, y1 = BOXES[0]
     found = regions([[x0 - 2.0, y0 + 1.0, x1 + 3.0, y1 - 1.0]])
-    given, rest = join(regions(BOXES[:1]), found, iou=0.6)
-    assert (given.boxes[0].tolist(), len(rest)) == ([x0 - 2.0, y0, x1 + 3.0, y1], 0)
+    given, rest, agreed = join(regions(BOXES[:1]), found, iou=0.6)
+    assert (given.boxes[0].tolist(), len(rest), agreed.tolist()) == ([x0 - 2.0, y0, x1 + 3.0, y1], 0, [True])
 
 
-def test_landmarks_that_were_given_stay():
-    found = regions(BOXES[:1], landmarks=torch.tensor([POINTS]) + 1)
-    given, rest = join(regions(BOXES[:1], landmarks=torch.tensor([POINTS])), found, iou=0.6)
-    assert (given.landmarks[0].tolist(), len(rest)) == (POINTS, 0)
+def test_landmarks_of_a_detector_decide_and_those_that_were_given_stay_where_it_has_none():
+    own = regions(BOXES[:1], landmarks=torch.tensor([POINTS]))
+    for found, wanted in ((torch.tensor([POINTS]) + 1, torch.tensor(POINTS) + 1), (None, torch.tensor(POINTS))):
+        given, rest, _ = join(own, regions(BOXES[:1], landmarks=found), iou=0.6)
+        assert (given.landmarks[0].tolist(), len(rest)) == (wanted.tolist(), 0)
+
+
+def test_of_two_neighbours_in_one_given_box_each_is_looked_at_by_itself():
+    """Or a stranger would stay together with somebody who consented."""
+    found = regions([[10.0, 10.0, 40.0, 40.0], [22.0, 10.0, 52.0, 40.0]])
+    given, rest, _ = join(regions([[10.0, 10.0, 51.0, 40.0]]), found, iou=0.6)
+    assert given.boxes.tolist() == [[10.0, 10.0, 51.0, 40.0]]
+    assert rest.boxes.tolist() == [found.boxes[1].tolist()]
 
 
 @pytest.mark.parametrize("other", ["place", "kind", "picture"])
 def test_what_is_not_the_same_region_stays_beside_it(other):
     found = regions(BOXES[1:] if other == "place" else BOXES[:1], kind="plate" if other == "kind" else "face")
     found = found.renumbered(1) if other == "picture" else found
-    given, rest = join(regions(BOXES[:1]), found, iou=0.6)
-    assert (len(given), len(rest)) == (1, 1)
+    given, rest, agreed = join(regions(BOXES[:1]), found, iou=0.6)
+    assert (len(given), len(rest), agreed.tolist()) == (1, 1, [False])
 
 
 def test_a_sample_without_its_field_of_regions_is_withheld():

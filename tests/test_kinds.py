@@ -160,6 +160,35 @@ def test_a_face_is_not_seen_where_a_technique_for_the_whole_picture_moves_it():
     assert not bool((out.image[1] > 200).any())
 
 
+class Bright:
+    """Finds the face where it is bright."""
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        found = []
+        for i, view in enumerate(views):
+            y, x = (view[0] > 200).nonzero().unbind(1) if bool((view[0] > 200).any()) else ([], [])
+            if len(x):
+                box = (float(x.min()), float(y.min()), float(x.max()) + 1, float(y.max()) + 1)
+                found.append(Finds((("face", box),)).detect([view]).renumbered(i))
+        return cat_regions(found)
+
+
+@pytest.mark.parametrize(("kind", "fills"), [("face", True), ("face", False), ("frame", True)])
+def test_a_face_is_not_seen_where_a_technique_of_its_own_kind_or_of_one_above_moves_it(kind: str, fills: bool):
+    """As under a box that is larger than the face: a gate looks where the face was, and its kind's patch hides it."""
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    image[:, 20:40, 2:22] = 255
+    ladder = (Mirror(**PLAIN), Mirror(**PLAIN), *([Fill(GREEN)] if fills else []))
+    kinds = {"face": filled(GREEN, 0), kind: KindRules(ladder, (Differs(1.0),), layer=1)}
+    [out] = run(engine(kinds, Finds(((kind, FRAME),)), scanner=Bright()), image)
+    if not fills:
+        assert isinstance(out, Withheld)
+        assert out.detail == "a face still failed the output scan on the last rung of its ladder"
+        return
+    assert not bool((out.image[0] > 200).any())
+    assert out.record.regions[0].rung == 2
+
+
 @pytest.mark.parametrize("name", ["warp", "shuffle"])
 def test_techniques_say_that_they_move_what_was_there(name):
     assert build("technique", name, {}).moves

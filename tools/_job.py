@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,13 +160,24 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
             "DST was written with --regions, and without them less would be anonymized; give the file again, choose "
             "another folder, or --overwrite to do everything again"
         )
+    sources = job.listing.sources
+    taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
+    names = Names(key, job.rename, taken, job.regions)
     if folder:
         for name in (REPORT, INSIGHTS, MANIFEST):  # they would not be about this run while that is going on
             folder.remove(name)
         journal.open()
-    sources = job.listing.sources
-    taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
-    return Names(key, job.rename, taken, job.regions), journal
+        _remove_outdated(sources, names, journal, folder)
+    return names, journal
+
+
+def _remove_outdated(sources: Sequence[Source], names: Names, journal: Journal, folder: OutputFolder) -> None:
+    """Removes results that were made with other boxes than are given now. This run may not come to make them again:
+    of a source that cannot be read, or beyond ``--limit``, what was marked since would stay to be seen."""
+    for source in sources:
+        entry = journal.entries.get(names.sample(source))
+        if entry and entry.output and entry.given != names.given(source) and names.may_have(source, entry.output):
+            folder.remove(entry.output)
 
 
 def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:

@@ -47,7 +47,7 @@ class Header:
 class Entry:
     """What is known of one source. output: its path below the folder, empty where the sample was withheld.
 
-    version: of the source and its given boxes, keyed. sha256: of the output. given: whether there were such boxes.
+    version: of the source and its given boxes, keyed. sha256: of the output. given: stands for such boxes, if any.
     at: where in the journal the line begins, set by it.
     """
 
@@ -56,7 +56,7 @@ class Entry:
     output: str = ""
     sha256: bytes = b""
     regions: int = 0
-    given: bool = False
+    given: bytes = b""
     at: int = -1
 
     @property
@@ -126,7 +126,7 @@ class Journal:
             "sha256": entry.sha256.hex(),
             "regions": entry.regions,
             "counts": counts,
-            **({"given": True} if entry.given else {}),
+            **({"given": entry.given.hex()} if entry.given else {}),
             **({"insights": insights} if self.header.insights else {}),
         }
         self.entries[key] = replace(entry, at=self._write(line))
@@ -210,7 +210,7 @@ def _entry(line: Any, at: int) -> tuple[bytes, Entry] | None:
             output=str(line["output"]),
             sha256=bytes.fromhex(line["sha256"]),
             regions=int(line["regions"]),
-            given=line.get("given") is True,
+            given=bytes.fromhex(line.get("given", "")),
             at=at,
         )
     except (KeyError, TypeError, ValueError):

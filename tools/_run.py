@@ -67,6 +67,11 @@ class Names:
         except Exception:  # noqa: BLE001 - storages raise what they like
             return None
 
+    def given(self, source: Source) -> bytes:
+        """What stands for the boxes that were given for a source; nothing for none."""
+        text = self.boxes(source).text
+        return self.key.digest("boxes", text)[:16] if text else b""
+
     def boxes(self, source: Source) -> Boxes:
         """The boxes that were given for a source."""
         return self.regions[source.name] if self.regions is not None else Boxes()
@@ -217,9 +222,9 @@ class Run:
         regions = sum(not r.spared for r in outcome.record.regions) if outcome.released else 0
         counts = self.anonymizer.report([outcome]).counts
         told = outcome.sample.fields.get(TOLD, "") if isinstance(outcome, Released) else ""
-        given = bool(self.names.boxes(source).bbox)
+        entry = Entry(version, reason, output, digest, regions, self.names.given(source))
         with self._telling:
-            self.journal.append(key, Entry(version, reason, output, digest, regions, given), counts, told)
+            self.journal.append(key, entry, counts, told)
         self._count(source, reason, regions)
 
     def _write(self, source: Source, outcome: Released) -> tuple[Outcome, str, bytes]:

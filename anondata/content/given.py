@@ -8,8 +8,8 @@ A field of regions holds one of:
 * the JSON text of one of these
 
 Boxes are in pixels of the upright picture. Categories are texts or whole numbers, and may be called ``kind``,
-``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None. For masks see
-:mod:`anondata.content.masks`.
+``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None: left eye, right
+eye, nose, left and right corner of the mouth, as seen in the picture. For masks see :mod:`anondata.content.masks`.
 """
 
 from __future__ import annotations
@@ -51,25 +51,32 @@ def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning
         raise FieldTypeError(f"a field of regions cannot be read ({type(error).__name__}); {_EXPECTED}") from error
 
 
-def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Regions]:
-    """Given regions, and what detectors found beside them.
+def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Regions, Tensor]:
+    """Given regions, what detectors found beside them, and ``(R,)`` bool: which of the given ones they found, too.
 
-    What overlaps a given region of its kind by more than ``iou`` is that one: the box around both is taken, because
-    one that was drawn too small would leave a rim, and its landmarks where the given region has none.
+    A given region is the one of its kind that overlaps it most, by more than ``iou``: the box around both is taken,
+    because one that was drawn too small would leave a rim, and the detector's landmarks where it has some, which
+    recognizers are calibrated on. It is never two: of neighbours in one box each is looked at by itself.
     """
     if not len(given) or not len(found):
-        return given, found
+        return given, found, torch.zeros(len(given), dtype=torch.bool, device=given.boxes.device)
     kind = torch.tensor([[a == b for b in found.kinds] for a in given.kinds], device=found.boxes.device)
     same = kind & (given.image[:, None] == found.image[None])
-    overlap = box_iou(given.boxes, found.boxes) * same
-    most, which = overlap.max(dim=1)
-    lent = (most > iou) & ~given.has_landmarks
-    landmarks = torch.where(lent[:, None, None], found.landmarks[which], given.landmarks)
-    boxes = given.boxes.clone()
-    for row, column in (overlap > iou).nonzero().tolist():
-        boxes[row, :2] = torch.minimum(boxes[row, :2], found.boxes[column, :2])
-        boxes[row, 2:] = torch.maximum(boxes[row, 2:], found.boxes[column, 2:])
-    return replace(given, boxes=boxes, landmarks=landmarks), found.select(~(overlap > iou).any(dim=0))
+    most, which = (box_iou(given.boxes, found.boxes) * same).max(dim=1)
+    agreed, other = most > iou, found.select(which)
+    around = torch.cat(
+        [
+            torch.minimum(given.boxes[:, :2], other.boxes[:, :2]),
+            torch.maximum(given.boxes[:, 2:], other.boxes[:, 2:]),
+        ],
+        dim=1,
+    )
+    boxes = torch.where(agreed[:, None], around, given.boxes)
+    lent = agreed & other.has_landmarks
+    landmarks = torch.where(lent[:, None, None], other.landmarks, given.landmarks)
+    left = torch.ones(len(found), dtype=torch.bool, device=found.boxes.device)
+    left[which[agreed]] = False
+    return replace(given, boxes=boxes, landmarks=landmarks), found.select(left), agreed
 
 
 def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -199,6 +206,12 @@ def _check(boxes: Tensor, landmarks: Tensor, frame: tuple[int, int]) -> None:
         raise FieldTypeError("a given box is outside of its picture, or larger by far; are they of one size?")
     if bool(((landmarks < -size) | (landmarks > 2 * size)).any()):
         raise FieldTypeError("a given region has landmarks far outside of its picture")
+    across, down = landmarks[:, 1] - landmarks[:, 0], landmarks[:, 2:4].mean(dim=1) - landmarks[:, 0]
+    if bool((across[:, 0] * down[:, 1] < across[:, 1] * down[:, 0]).any()):  # however it is turned
+        raise FieldTypeError(
+            "a given region has landmarks in mirrored order; the eye and the corner of the mouth come first that are "
+            "on the left in the picture"
+        )
 
 
 def kind_of(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -> str | None:

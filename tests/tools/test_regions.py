@@ -283,6 +283,19 @@ def test_boxes_that_are_forgotten_are_refused(anonymize, tmp_path):
     assert anonymize(None, "--overwrite").code == 0
 
 
+def test_what_was_made_with_other_boxes_does_not_stay_where_it_is_not_made_again(anonymize, src, tmp_path):
+    """A face that was missed gets a box, and its picture cannot be read, or is beyond the limit."""
+    anonymize(coco(tmp_path, {**ALL, "alice.png": []}))
+    (src / "bob.png").unlink()
+    (src / "bob.png").symlink_to("nowhere")
+    shown = anonymize(coco(tmp_path, {"alice.png": [], "bob.png": [BOX], "trip/carol.png": [BOX]}))
+    assert (shown.code, shown.json["withheld"]) == (3, {"unreadable": 1})
+    assert set(times(tmp_path)) == {"alice.png", "carol.png"}
+    assert anonymize(coco(tmp_path, {**ALL, "trip/carol.png": [OTHER]}), "--limit", 1).code == 0
+    assert set(times(tmp_path)) == {"alice.png"}
+    assert covered(tmp_path / "out/alice.png") == [True, False]
+
+
 def test_results_are_those_of_a_straight_run(anonymize, tmp_path, tree):
     key = tmp_path / "key"
     key.write_bytes(b"0123456789abcdef")
