@@ -15,26 +15,16 @@ the sample it belongs to.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from anondata.content import given as boxes
-from anondata.content import masks
 from anondata.content.given import join
+from anondata.decoding import decoded
 from anondata.detectors.pyramid import box_iou
-from anondata.errors import (
-    FieldTypeError,
-    GalleryError,
-    MissingExtraError,
-    PolicyError,
-    UndecodableError,
-    WeightsError,
-    WithheldError,
-)
+from anondata.errors import GalleryError, MissingExtraError, PolicyError, WeightsError, WithheldError
 from anondata.judging import embed, judge
 from anondata.looking import (
     BESIDE_IOU,
@@ -52,11 +42,9 @@ from anondata.recognizing import name_people, spared_by_cover
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
-from anondata.samples import Sample, Schema, beside, is_masks, leaves, with_leaves
+from anondata.samples import Sample, Schema, with_leaves
 from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
-
-log = logging.getLogger("anondata")
 
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
@@ -99,7 +87,9 @@ class Engine:
         schema.regions()
         for sample in samples:
             schema.check(sample.fields)
-        works = [work for i, sample in enumerate(samples) for work in self._decode(i, sample, schema)]
+        works = [
+            work for i, sample in enumerate(samples) for work in decoded(self.rules, i, sample, schema, self.device)
+        ]
         by_type: dict[str, list[Work]] = defaultdict(list)
         for work in works:
             by_type[schema.fields[work.field]].append(work)
@@ -108,46 +98,6 @@ class Engine:
             for work in self._settle_apart(self.rules[kind], group):
                 done[work.sample][work.field, work.name] = work
         return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
-
-    def _decode(self, index: int, sample: Sample, schema: Schema) -> Iterable[Work]:
-        regions = schema.regions()
-        for name, kind in schema.content().items():
-            own = [n for n, whose in regions.items() if whose == name]
-            if lacking := [n for n in (name, *own) if n not in sample.fields]:
-                missing = Work(index, name, name, sample.key, None)
-                missing.fail("missing_field", f"the declared field {lacking[0]!r} is not in the sample")
-                yield missing
-                continue
-            values = dict(leaves(sample.fields[name], name))
-            given = {n: dict(beside(sample.fields[name], sample.fields[n], name)) for n in own}
-            if any(by_place.keys() != values.keys() for by_place in given.values()):
-                odd = Work(index, name, name, sample.key, None)
-                odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
-                yield odd
-                continue
-            for place, value in values.items():
-                work = Work(index, name, place, sample.key, None)
-                read = [(is_masks(schema.fields[n]), by_place[place]) for n, by_place in given.items()]
-                yield self._decode_one(work, kind, value, read)
-
-    def _decode_one(self, work: Work, kind: str, value: Any, given: Sequence[tuple[bool, Any]]) -> Work:
-        """given: what fields of regions hold for it, and whether that is masks."""
-        rules = self.rules[kind]
-        try:
-            work.media = rules.content.decode(value, self.device)
-            if given:
-                height, width = rules.content.view(work.media).shape[-2:]
-                readers = (masks.parse if drawn else boxes.parse for drawn, _ in given)
-                told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
-                read = [parse(held, **told) for parse, (_, held) in zip(readers, given, strict=True)]
-                work.given = cat_regions(read).to(self.device)
-        except UndecodableError as error:
-            work.fail(error.reason, str(error))
-        except FieldTypeError as error:
-            work.fail("wrong_type" if work.media is None else "wrong_regions", str(error))
-        except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
-            self._blame(work, error)
-        return work
 
     def _settle_apart(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Settles a batch; when it breaks, each sample alone, so that one cannot withhold the others."""
@@ -159,22 +109,11 @@ class Engine:
                 raise
             except Exception as error:  # noqa: BLE001 - fail closed: nothing may leave the loop unverified
                 if len(good) == 1:
-                    self._blame(good[0], error)
+                    good[0].blame(error)
                 else:
                     alone = [self._settle_apart(rules, [work.fresh()])[0] for work in good]
                     return [*(w for w in works if w.failure is not None and w not in good), *alone]
         return works
-
-    @staticmethod
-    def _blame(work: Work, error: Exception) -> None:
-        """An unforeseen error withholds its sample. Its text is not logged: it could quote the sample."""
-        where = error.__traceback__
-        while where and where.tb_next:
-            where = where.tb_next
-        place = f"{where.tb_frame.f_globals.get('__name__')}:{where.tb_lineno}" if where else "unknown place"
-        log.error("a sample was withheld because of %s at %s", type(error).__name__, place)
-        work.tracks.clear()
-        work.fail("error", f"{type(error).__name__} at {place}")
 
     def _settle(self, rules: ContentRules, works: list[Work]) -> None:
         given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
@@ -350,7 +289,7 @@ class Engine:
                 try:
                     text = self.rules[schema.fields[work.field]].content.insights(work.media, work.shown, found)
                 except Exception as error:  # noqa: BLE001 - fail closed, as in the loop
-                    self._blame(work, error)
+                    work.blame(error)
                     continue
                 texts.append(f"{work.name}: {text}" if len(works) > 1 else text)
         return " ".join(texts)

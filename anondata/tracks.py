@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from anondata.records import RegionRecord, Verdict
 from anondata.regions import Regions, empty_regions
 from anondata.rules import KindRules
 from anondata.transforms.base import RegionTransform, describe
+
+log = logging.getLogger("anondata")
 
 
 @dataclass(eq=False)
@@ -104,6 +107,16 @@ class Work:
 
     def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
+
+    def blame(self, error: Exception) -> None:
+        """An unforeseen error withholds its sample. Its text is not logged: it could quote the sample."""
+        where = error.__traceback__
+        while where and where.tb_next:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_globals.get('__name__')}:{where.tb_lineno}" if where else "unknown place"
+        log.error("a sample was withheld because of %s at %s", type(error).__name__, place)
+        self.tracks.clear()
+        self.fail("error", f"{type(error).__name__} at {place}")
 
     def fresh(self) -> Work:
         return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given)

@@ -107,3 +107,7 @@ def _unforeseen(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"the system says: {error.strerror}. `anondata --debug …` shows where"
     return f"unforeseen {type(error).__name__}; `anondata --debug …` shows where. Please report it"
+
+
+if __name__ == "__main__":
+    main()

@@ -25,9 +25,12 @@ def test_help_of_every_command_loads_no_network_library() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_installed_command_says_its_version() -> None:
-    command = Path(sys.executable).with_name("anondata")
-    done = subprocess.run([command, "--version"], check=True, capture_output=True, text=True)
+INSTALLED, MODULE = (Path(sys.executable).with_name("anondata"),), (sys.executable, "-m", "anondata.tools.cli")
+
+
+@pytest.mark.parametrize("command", [INSTALLED, MODULE])
+def test_the_command_says_its_version(command: tuple[str | Path, ...]) -> None:
+    done = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
     assert done.stdout == f"anondata {anondata.__version__}\n"
 
 

@@ -1,0 +1,62 @@
+"""How a sample enters the engine's loop: each value of its content decoded, with the regions that came with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from anondata.content import given as boxes
+from anondata.content import masks
+from anondata.errors import FieldTypeError, UndecodableError
+from anondata.regions import cat_regions
+from anondata.rules import ContentRules
+from anondata.samples import Sample, Schema, beside, is_masks, leaves
+from anondata.tracks import Work
+
+
+def decoded(
+    rules: Mapping[str, ContentRules], index: int, sample: Sample, schema: Schema, device: torch.device
+) -> Iterator[Work]:
+    """A work for each value of content of sample number ``index``; what cannot be read has failed already."""
+    regions = schema.regions()
+    for name, kind in schema.content().items():
+        own = [n for n, whose in regions.items() if whose == name]
+        if lacking := [n for n in (name, *own) if n not in sample.fields]:
+            missing = Work(index, name, name, sample.key, None)
+            missing.fail("missing_field", f"the declared field {lacking[0]!r} is not in the sample")
+            yield missing
+            continue
+        values = dict(leaves(sample.fields[name], name))
+        given = {n: dict(beside(sample.fields[name], sample.fields[n], name)) for n in own}
+        if any(by_place.keys() != values.keys() for by_place in given.values()):
+            odd = Work(index, name, name, sample.key, None)
+            odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
+            yield odd
+            continue
+        for place, value in values.items():
+            work = Work(index, name, place, sample.key, None)
+            read = [(is_masks(schema.fields[n]), by_place[place]) for n, by_place in given.items()]
+            _read(work, rules[kind], value, read, device)
+            yield work
+
+
+def _read(
+    work: Work, rules: ContentRules, value: Any, given: Sequence[tuple[bool, Any]], device: torch.device
+) -> None:
+    """given: what fields of regions hold for it, and whether that is masks."""
+    try:
+        work.media = rules.content.decode(value, device)
+        if given:
+            height, width = rules.content.view(work.media).shape[-2:]
+            readers = (masks.parse if drawn else boxes.parse for drawn, _ in given)
+            told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
+            read = [parse(held, **told) for parse, (_, held) in zip(readers, given, strict=True)]
+            work.given = cat_regions(read).to(device)
+    except UndecodableError as error:
+        work.fail(error.reason, str(error))
+    except FieldTypeError as error:
+        work.fail("wrong_type" if work.media is None else "wrong_regions", str(error))
+    except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
+        work.blame(error)
