@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from anondata.models.stylegan import MAPPING, STYLE_DIM, SYNTHESIS, MobileStyleG
 from anondata.randomness import RunKey, normal
 from anondata.regions import Regions
 from anondata.transforms._faces_blend import face_mask, warp
+from anondata.transforms._smiles import _SMILE_SHA256, learnt, smiles
 
 PICTURE_PX = 256
 MAX_MEMBERS = 1024
@@ -34,10 +35,12 @@ TRUNCATION = 0.7  # of a style towards the mean: 1 gives freaks, 0.5 gives every
 MEAN_OF = 4096  # styles
 SURE = 0.5  # of the detector; it scores photos of faces at 0.7 and more
 APART = 0.5  # of two members, by dlib's network; its own verdict, 0.6, takes two of three generated faces for another
+SAME = 0.6  # of a face to itself with another smile: dlib's own verdict
+SMILES = (0.0, -1.5, 1.5)  # standard deviations of generated faces: mouths at rest, shut, and laughing
 MAX_UNSURE, MAX_BITTEN, BITE_PX = 0.02, 0.025, 20  # of mattes: those beyond looked torn
 SAVE_EVERY = 4
 TRIES_A_MEMBER = 20
-RECIPE = "2"  # changes when the same seed would give another member
+RECIPE = "3"  # changes when the same seed would give another member
 
 _log = logging.getLogger(__name__)
 
@@ -46,23 +49,33 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class FacePool:
-    """``N`` faces, each alone in its picture.
+    """``N`` faces, each alone in its picture; several may be of one person.
 
     pictures: ``(N, 3, 256, 256)`` uint8. landmarks: ``(N, 5, 2)`` float32 x, y as shares of a picture's side.
     boxes: ``(N, 4)`` float32 x0, y0, x1, y1, as shares too.
     mattes: ``(N, 1, 256, 256)`` uint8, 255 where the person is.
+    people: ``(N,)`` int64, whose each is, from 0 on. smiles: ``(N,)`` float32, how much each smiles, see
+    :func:`anondata.transforms._smiles.smiles`.
     """
 
     pictures: Tensor
     landmarks: Tensor
     boxes: Tensor
     mattes: Tensor
+    people: Tensor
+    smiles: Tensor
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        """How many people there are."""
+        return int(self.people.max()) + 1 if len(self.people) else 0
 
     def first(self, count: int) -> FacePool:
-        return FacePool(*(getattr(self, field.name)[:count] for field in fields(self)))
+        """What there is of the first ``count`` people."""
+        return FacePool(*(getattr(self, field.name)[self.people < count] for field in fields(self)))
+
+    def of(self, person: int) -> FacePool:
+        """The same, all of one person."""
+        return replace(self, people=torch.full_like(self.people, person))
 
     def cat(self, other: FacePool) -> FacePool:
         return FacePool(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
@@ -73,7 +86,8 @@ _PARTS = tuple(field.name for field in fields(FacePool))
 
 def empty_pool() -> FacePool:
     pictures = torch.zeros(0, 4, PICTURE_PX, PICTURE_PX, dtype=torch.uint8)
-    return FacePool(pictures[:, :3], torch.zeros(0, 5, 2), torch.zeros(0, 4), pictures[:, 3:])
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return FacePool(pictures[:, :3], torch.zeros(0, 5, 2), torch.zeros(0, 4), pictures[:, 3:], nobody, torch.zeros(0))
 
 
 @lru_cache(maxsize=4)
@@ -83,12 +97,15 @@ def shared_pool(members: int) -> FacePool:
 
 
 def generated_pool(members: int, *, folder: Path | None = None, progress: Progress | None = None) -> FacePool:
-    """The first ``members`` generated faces out of the cache; those that are lacking are made and added.
+    """The first ``members`` generated people out of the cache; those that are lacking are made and added.
+
+    Of each there are three pictures, which differ in how much they smile (:data:`SMILES`).
 
     Seeds come from a fixed key and the number of the try: they have to do with nobody's photo or run key, and every
     machine makes the same faces (but for rounding). Kept are those in which CenterFace finds one face and no other,
-    who stand out clearly from their background, and whom dlib's network does not take for one kept before (distance
-    of 0.5). A smaller pool is the beginning of a larger one. Each face costs about a second of CPU, once.
+    who stand out clearly from their background, whom dlib's network does not take for one kept before (distance of
+    0.5), and whom it takes for themselves whether they smile or not (0.6). A smaller pool is the beginning of a
+    larger one. Each person costs about five seconds of CPU, once.
 
     folder: where the file lies, the cache's unless told another. progress: called with (faces there, members).
     Several processes may ask at once: one makes, the others wait. What was made before an interruption is kept.
@@ -115,7 +132,11 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
 
 def pool_file(folder: Path | None = None) -> Path:
     """Where generated faces lie. The name stands for the recipe and every weight that has a say in it."""
-    says = [RECIPE, *(entry(name).sha256 for name in (MAPPING, SYNTHESIS, "centerface", "dlib-face-resnet"))]
+    says = [
+        RECIPE,
+        _SMILE_SHA256,
+        *(entry(name).sha256 for name in (MAPPING, SYNTHESIS, "centerface", "dlib-face-resnet")),
+    ]
     digest = hashlib.sha256(" ".join(says).encode()).hexdigest()[:16]
     return (folder or cache_folder().parent / "faces") / f"mobile-stylegan-{digest}.safetensors"
 
@@ -141,17 +162,33 @@ def _grown(kept: _Kept, members: int, generate: _Generator) -> _Kept:
             raise WeightsError(
                 f"only {len(pool)} of {tries} generated faces passed the checks; ask for fewer members"
             )
-        one = checked(*generate(tries))
+        drawn = _person(generate, tries, templates)
         tries += 1
-        template = None if one is None else template_of(one)
-        if one is None or template is None or (len(pool) and float(torch.cdist(template, templates).min()) < APART):
-            continue
-        pool, templates = pool.cat(one), torch.cat([templates, template])
+        if drawn is not None:
+            pool, templates = pool.cat(drawn[0].of(len(pool))), torch.cat([templates, drawn[1]])
     return _Kept(pool, templates, tries)
 
 
+def _person(generate: _Generator, number: int, others: Tensor) -> tuple[FacePool, Tensor] | None:
+    """The pictures of one person and their template ``(1, 128)``, unless they fail a check."""
+    pool, own = empty_pool(), None
+    for smile in SMILES:
+        one = checked(*generate(number, smile), smile=smile)
+        if one is None:
+            return None
+        template = template_of(one)
+        if own is None:
+            own = template
+            if len(others) and float(torch.cdist(own, others).min()) < APART:
+                return None
+        elif float((own - template).norm()) > SAME:
+            return None
+        pool = pool.cat(one)
+    return None if own is None else (pool, own)
+
+
 class _Generator:
-    """Pictures by the number of the try."""
+    """Pictures by the number of the try and how much they smile."""
 
     def __init__(self) -> None:
         self._network: MobileStyleGAN = read_generator(locate(MAPPING), locate(SYNTHESIS))
@@ -160,24 +197,37 @@ class _Generator:
             self._mean = self._network.styles(normal([self._key.seed("mean")], (MEAN_OF, STYLE_DIM))[0])
             self._mean = self._mean.mean(dim=0, keepdim=True)
 
-    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, number: int, smile: float) -> tuple[Tensor, Tensor]:
         """Picture ``(3, 256, 256)`` and matte ``(1, 256, 256)``, uint8."""
         with torch.no_grad():
             style = self._network.styles(normal([self._key.seed("face", number)], (STYLE_DIM,)))
-            drawn = self._network.portraits(torch.lerp(self._mean, style, TRUNCATION))
+            style = torch.lerp(self._mean, style, TRUNCATION)
+            drawn = self._network.portraits(style, smiling(style, smile))
         picture, matte = ((resize(d, PICTURE_PX, PICTURE_PX)[0] * 255).round().to(torch.uint8) for d in drawn)
         return picture, matte
 
 
-def checked(picture: Tensor, matte: Tensor) -> FacePool | None:
-    """A pool of one, or None unless ``picture (3, 256, 256)`` uint8 shows one face, whole, and no other."""
+def smiling(styles: Tensor, smile: float) -> Tensor:
+    """``(N, 512)`` styles moved until they smile as much as is told."""
+    known = learnt()
+    now = styles @ known["style"] + known["style_bias"]
+    return styles + (smile - now)[:, None] * known["style_step"]
+
+
+def checked(picture: Tensor, matte: Tensor, *, smile: float) -> FacePool | None:
+    """A pool of one picture, or None unless ``picture (3, 256, 256)`` uint8 shows one face, whole, and no other."""
     found = CenterFaceDetector().detect([picture])
     if len(found) != 1 or float(found.scores[0]) < SURE or not bool(found.has_landmarks[0]):
         return None
     box, landmarks = found.boxes / PICTURE_PX, found.landmarks / PICTURE_PX
     if bool((box[0, :2] <= 0).any()) or bool((box[0, 2:] >= 1).any()) or not clear_cut(matte):
         return None
-    return FacePool(picture[None], landmarks.float(), box.float(), matte[None])
+    return _single(picture, landmarks.float(), box.float(), matte, torch.tensor([smile]))
+
+
+def _single(picture: Tensor, landmarks: Tensor, box: Tensor, matte: Tensor, smile: Tensor) -> FacePool:
+    nobody = torch.zeros(1, dtype=torch.int64)
+    return FacePool(picture[None], landmarks, box, matte[None], nobody, smile.float())
 
 
 def clear_cut(matte: Tensor) -> bool:
@@ -214,7 +264,7 @@ def photographed_pool(folder: str) -> FacePool:
         except UndecodableError:  # a list of names, a licence
             continue
         one = _framed(view, CenterFaceDetector().detect([view]))
-        pool = pool if one is None else pool.cat(one)
+        pool = pool if one is None else pool.cat(one.of(len(pool)))
     if not len(pool):
         raise WeightsError("the folder of faces has no photo in which a face is found; expected a photo a person")
     return pool
@@ -236,7 +286,7 @@ def _framed(view: Tensor, found: Regions) -> FacePool | None:
     boxes, marks = (face.boxes - shift.repeat(2)) / side, (face.landmarks - shift) / side
     matte = face_mask(marks.double(), PICTURE_PX)
     pixels, opaque = ((part * 255).round().to(torch.uint8) for part in (crop, matte))
-    return FacePool(pixels, marks.float(), boxes.float(), opaque)
+    return _single(pixels[0], marks.float(), boxes.float(), opaque[0], smiles(crop, marks.double()))
 
 
 def _read(path: Path) -> _Kept | None:

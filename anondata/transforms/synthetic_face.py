@@ -15,10 +15,10 @@ from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, member
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    Out of a pool of faces made by MobileStyleGAN, those that suit the original's landmarks, mean colour and smile
-    best are looked at, and the region's seed chooses one. So the same sample, region and run key give the same face;
-    another key gives another. Whoever wants one person to keep one face hands in one seed for all regions of that
-    person: pose decides, too, so it may be another of the same few.
+    Out of a pool of people made by MobileStyleGAN, those who suit the original's landmarks and mean colour best are
+    looked at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
+    region and run key give the same face; another key gives another. Whoever wants one person to keep one face hands
+    in one seed for all regions of that person: pose decides, too, so it may be another of the same few.
 
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
@@ -27,7 +27,8 @@ class SyntheticFace(FaceSwap):
     of their own. Faces wider than 200 px come out softer than their surroundings.
 
     Args:
-        members: how many faces the pool has, 1 to 1024; see :func:`anondata.models.face_pool.generated_pool`.
+        members: how many people the pool has, 1 to 1024, each with three smiles; see
+            :func:`anondata.models.face_pool.generated_pool`.
         choices: among how many of the most suitable (mirror images count) the seed chooses.
 
     Raises:
@@ -40,7 +41,7 @@ class SyntheticFace(FaceSwap):
 
     def __init__(
         self,
-        members: int = 128,
+        members: int = 64,
         choices: int = 4,
         *,
         coverage: float = 1.5,
