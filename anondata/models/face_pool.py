@@ -27,7 +27,7 @@ from anondata.models.stylegan import MAPPING, STYLE_DIM, SYNTHESIS, MobileStyleG
 from anondata.randomness import RunKey, normal
 from anondata.regions import Regions
 from anondata.transforms._faces_blend import face_mask, warp
-from anondata.transforms._smiles import _SMILE_SHA256, learnt, smiles
+from anondata.transforms._smiles import SMILE_SHA256, learnt, smiles
 
 PICTURE_PX = 256
 MAX_MEMBERS = 1024
@@ -37,6 +37,8 @@ SURE = 0.5  # of the detector; it scores photos of faces at 0.7 and more
 APART = 0.5  # of two members, by dlib's network; its own verdict, 0.6, takes two of three generated faces for another
 SAME = 0.6  # of a face to itself with another smile: dlib's own verdict
 SMILES = (0.0, -1.5, 1.5)  # standard deviations of generated faces: mouths at rest, shut, and laughing
+NEAR = 0.25  # of a smile: a picture further from being at rest is drawn again
+CLEAR = 0.75  # how far a picture may smile from what it is for: half way to the next
 MAX_UNSURE, MAX_BITTEN, BITE_PX = 0.02, 0.025, 20  # of mattes: those beyond looked torn
 SAVE_EVERY = 4
 TRIES_A_MEMBER = 20
@@ -92,7 +94,7 @@ def empty_pool() -> FacePool:
 
 @lru_cache(maxsize=4)
 def shared_pool(members: int) -> FacePool:
-    """The first ``members`` faces, made on first use and kept for this process; see :func:`generated_pool`."""
+    """The first ``members`` people, made on first use and kept for this process; see :func:`generated_pool`."""
     return generated_pool(members)
 
 
@@ -104,8 +106,8 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
     Seeds come from a fixed key and the number of the try: they have to do with nobody's photo or run key, and every
     machine makes the same faces (but for rounding). Kept are those in which CenterFace finds one face and no other,
     who stand out clearly from their background, whom dlib's network does not take for one kept before (distance of
-    0.5), and whom it takes for themselves whether they smile or not (0.6). A smaller pool is the beginning of a
-    larger one. Each person costs about five seconds of CPU, once.
+    0.5), and whom it takes for themselves whether they smile or not (0.6), which must show. A smaller pool is the
+    beginning of a larger one. Each person costs about five seconds of CPU, once.
 
     folder: where the file lies, the cache's unless told another. progress: called with (faces there, members).
     Several processes may ask at once: one makes, the others wait. What was made before an interruption is kept.
@@ -120,7 +122,7 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
     kept, generate, say = _read(path), None, progress or _logged
     while kept is None or len(kept.pool) < members:
         path.parent.mkdir(parents=True, exist_ok=True)
-        generate = generate or _Generator()
+        generate = generate or Generator()
         # Locked for a few faces at a time: who asks for fewer need not wait for all.
         with FileLock(path.with_suffix(".lock")):
             kept = _read(path) or _Kept(empty_pool(), torch.zeros(0, EMBEDDING_DIM), 0)
@@ -134,7 +136,7 @@ def pool_file(folder: Path | None = None) -> Path:
     """Where generated faces lie. The name stands for the recipe and every weight that has a say in it."""
     says = [
         RECIPE,
-        _SMILE_SHA256,
+        SMILE_SHA256,
         *(entry(name).sha256 for name in (MAPPING, SYNTHESIS, "centerface", "dlib-face-resnet")),
     ]
     digest = hashlib.sha256(" ".join(says).encode()).hexdigest()[:16]
@@ -154,7 +156,7 @@ class _Kept:
     tries: int
 
 
-def _grown(kept: _Kept, members: int, generate: _Generator) -> _Kept:
+def _grown(kept: _Kept, members: int, generate: Generator) -> _Kept:
     """With what is lacking to ``members``."""
     pool, templates, tries = kept.pool, kept.templates, kept.tries
     while len(pool) < members:
@@ -169,52 +171,54 @@ def _grown(kept: _Kept, members: int, generate: _Generator) -> _Kept:
     return _Kept(pool, templates, tries)
 
 
-def _person(generate: _Generator, number: int, others: Tensor) -> tuple[FacePool, Tensor] | None:
+def _person(generate: Generator, number: int, others: Tensor) -> tuple[FacePool, Tensor] | None:
     """The pictures of one person and their template ``(1, 128)``, unless they fail a check."""
-    pool, own = empty_pool(), None
+    style = generate.style(number, TRUNCATION)
+    known = learnt()
+    moved = -float(style @ known["style"] + known["style_bias"])
+    first = checked(*generate(style, moved))
+    if first is None or (len(others) and float(torch.cdist(template_of(first), others).min()) < APART):
+        return None
+    own, pool = template_of(first), empty_pool()
+    moved -= float(first.smiles)  # what a style says is off by half a unit, what its picture shows by less
     for smile in SMILES:
-        one = checked(*generate(number, smile), smile=smile)
-        if one is None:
+        near = smile == SMILES[0] and abs(float(first.smiles)) <= NEAR
+        one = first if near else checked(*generate(style, moved + smile))
+        if one is None or abs(float(one.smiles) - smile) > CLEAR or float((own - template_of(one)).norm()) > SAME:
             return None
-        template = template_of(one)
-        if own is None:
-            own = template
-            if len(others) and float(torch.cdist(own, others).min()) < APART:
-                return None
-        elif float((own - template).norm()) > SAME:
-            return None
-        pool = pool.cat(one)
-    return None if own is None else (pool, own)
+        pool = pool.cat(replace(one, smiles=torch.tensor([smile])))
+    return pool, own
 
 
-class _Generator:
-    """Pictures by the number of the try and how much they smile."""
+class Generator:
+    """Pictures of people by their number."""
 
     def __init__(self) -> None:
-        self._network: MobileStyleGAN = read_generator(locate(MAPPING), locate(SYNTHESIS))
+        self.network: MobileStyleGAN = read_generator(locate(MAPPING), locate(SYNTHESIS))
         self._key = RunKey(b"anondata/generated-faces")  # no secret: nothing of anybody depends on it
         with torch.no_grad():
-            self._mean = self._network.styles(normal([self._key.seed("mean")], (MEAN_OF, STYLE_DIM))[0])
+            self._mean = self.network.styles(normal([self._key.seed("mean")], (MEAN_OF, STYLE_DIM))[0])
             self._mean = self._mean.mean(dim=0, keepdim=True)
 
-    def __call__(self, number: int, smile: float) -> tuple[Tensor, Tensor]:
-        """Picture ``(3, 256, 256)`` and matte ``(1, 256, 256)``, uint8."""
+    def style(self, number: int, truncation: float) -> Tensor:
+        """``(1, 512)``."""
         with torch.no_grad():
-            style = self._network.styles(normal([self._key.seed("face", number)], (STYLE_DIM,)))
-            style = torch.lerp(self._mean, style, TRUNCATION)
-            drawn = self._network.portraits(style, smiling(style, smile))
-        picture, matte = ((resize(d, PICTURE_PX, PICTURE_PX)[0] * 255).round().to(torch.uint8) for d in drawn)
-        return picture, matte
+            style = self.network.styles(normal([self._key.seed("face", number)], (STYLE_DIM,)))
+        return torch.lerp(self._mean, style, truncation)
+
+    def __call__(self, style: Tensor, moved: float) -> tuple[Tensor, Tensor]:
+        """Picture ``(3, 256, 256)`` and matte ``(1, 256, 256)``, uint8, of somebody who smiles so much more."""
+        with torch.no_grad():
+            picture, matte = self.network.portraits(style, style + moved * learnt()["style_step"])
+        return pixels(picture), pixels(matte)
 
 
-def smiling(styles: Tensor, smile: float) -> Tensor:
-    """``(N, 512)`` styles moved until they smile as much as is told."""
-    known = learnt()
-    now = styles @ known["style"] + known["style_bias"]
-    return styles + (smile - now)[:, None] * known["style_step"]
+def pixels(drawn: Tensor) -> Tensor:
+    """``(1, C, H, W)`` in [0, 1] as ``(C, 256, 256)`` uint8."""
+    return (resize(drawn, PICTURE_PX, PICTURE_PX)[0] * 255).round().to(torch.uint8)
 
 
-def checked(picture: Tensor, matte: Tensor, *, smile: float) -> FacePool | None:
+def checked(picture: Tensor, matte: Tensor) -> FacePool | None:
     """A pool of one picture, or None unless ``picture (3, 256, 256)`` uint8 shows one face, whole, and no other."""
     found = CenterFaceDetector().detect([picture])
     if len(found) != 1 or float(found.scores[0]) < SURE or not bool(found.has_landmarks[0]):
@@ -222,7 +226,8 @@ def checked(picture: Tensor, matte: Tensor, *, smile: float) -> FacePool | None:
     box, landmarks = found.boxes / PICTURE_PX, found.landmarks / PICTURE_PX
     if bool((box[0, :2] <= 0).any()) or bool((box[0, 2:] >= 1).any()) or not clear_cut(matte):
         return None
-    return _single(picture, landmarks.float(), box.float(), matte, torch.tensor([smile]))
+    smile = smiles(picture[None].float() / 255, landmarks.double())
+    return _single(picture, landmarks.float(), box.float(), matte, smile)
 
 
 def _single(picture: Tensor, landmarks: Tensor, box: Tensor, matte: Tensor, smile: Tensor) -> FacePool:

@@ -64,8 +64,9 @@ class Style(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.gain = gain
 
-    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        return maps * (self.gain * F.linear(style, self.weight, self.bias))[:, :, None, None]
+    def forward(self, style: Tensor) -> Tensor:
+        """``(N, channels, 1, 1)``."""
+        return (self.gain * F.linear(style, self.weight, self.bias))[:, :, None, None]
 
 
 class StyledConv(nn.Module):
@@ -81,16 +82,18 @@ class StyledConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        maps = self.style(maps, style)
+        factors = self.style(style)
         if self.depthwise is None:
-            maps = F.conv2d(maps, self.weight, self.bias, padding=1)
+            out = F.conv2d(maps * factors, self.weight, self.bias, padding=1)
         else:
-            maps = F.conv2d(maps, self.depthwise, padding=1, groups=maps.shape[1])
+            # Factors go to the small weights: maps of 512 px are what takes the time.
+            kernels = (factors[:, :, None] * self.depthwise).flatten(0, 1)
+            each = F.conv2d(maps.flatten(0, 1)[None], kernels, padding=1, groups=len(kernels))
             # A product of matrices is what a 1x1 convolution is; on one thread torch takes far longer for the latter.
             weight = self.weight.flatten(1).expand(len(maps), -1, -1)
-            mixed = torch.baddbmm(self.bias[:, None], weight, maps.flatten(2))
-            maps = mixed.reshape(len(maps), -1, *maps.shape[2:])
-        return F.leaky_relu(maps + self.noise, _SLOPE, inplace=True)
+            mixed = torch.baddbmm(self.bias[:, None], weight, each.reshape(len(maps), weight.shape[2], -1))
+            out = mixed.reshape(len(maps), -1, *maps.shape[2:])
+        return F.leaky_relu(out.add_(self.noise), _SLOPE, inplace=True)
 
 
 class Block(nn.Module):
@@ -103,7 +106,7 @@ class Block(nn.Module):
         self.second = StyledConv(outputs, outputs, side, separable=True)
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        maps = inverse_haar(self.style(maps, style))
+        maps = inverse_haar(maps * self.style(style))
         out: Tensor = self.second(self.first(maps, style), style)
         return out
 
@@ -156,9 +159,11 @@ class MobileStyleGAN(nn.Module):
         coarse = (seen[64] * self.matte_coarse[:, None, None]).sum(dim=1, keepdim=True)
         fine = (seen[128] * self.matte_fine[:, None, None]).sum(dim=1, keepdim=True)
         matte = torch.sigmoid(F.interpolate(coarse, scale_factor=2, mode="bilinear") + fine + self.matte_bias)
-        bands = self.image(self.image_style(maps, style))
-        # The low band of an orthonormal Haar wavelet is twice the mean of the four pixels that it stands for.
-        return (bands[:, :3] / 4 + 0.5).clamp(0, 1), matte
+        # Of the bands only the low one: in an orthonormal Haar wavelet it is twice the mean of four pixels.
+        weight, bias = (parameter[:3] for parameter in self.image.parameters())
+        mixing = weight.flatten(1) * self.image_style(style)[:, None, :, 0, 0]
+        low = torch.baddbmm(bias[:, None], mixing, maps.flatten(2)).reshape(len(maps), 3, *maps.shape[2:])
+        return (low / 4 + 0.5).clamp(0, 1), matte
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.portraits(self.styles(noise))[0]

@@ -29,7 +29,8 @@ class SyntheticFace(FaceSwap):
     Args:
         members: how many people the pool has, 1 to 1024, each with three smiles; see
             :func:`anondata.models.face_pool.generated_pool`.
-        choices: among how many of the most suitable (mirror images count) the seed chooses.
+        choices: among how many of the most suitable (mirror images count) the seed chooses. Few suit better, and say
+            more of whom they suit: of 51 people parrots named 9 % with 4, 4 % with 8, none with 16.
 
     Raises:
         WeightsError: at first use, where the generator's weights or the pool cannot be had.
@@ -42,7 +43,7 @@ class SyntheticFace(FaceSwap):
     def __init__(
         self,
         members: int = 64,
-        choices: int = 4,
+        choices: int = 8,
         *,
         coverage: float = 1.5,
         shape: Shape = "ellipse",

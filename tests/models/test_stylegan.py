@@ -18,11 +18,9 @@ from anondata.models.face_pool import (
     generated_pool,
     photographed_pool,
     pool_file,
-    smiling,
 )
 from anondata.models.registry import locate
 from anondata.models.stylegan import MAPPING, NATIVE_PX, STYLE_DIM, SYNTHESIS, inverse_haar, read_generator
-from anondata.transforms._smiles import learnt
 
 HAAR = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
 
@@ -60,7 +58,6 @@ def test_noise_becomes_a_portrait_and_a_matte_of_the_person(generator: None) -> 
     found = checked(
         (torch.nn.functional.avg_pool2d(picture, 2)[0] * 255).byte(),
         (torch.nn.functional.interpolate(matte, (256, 256))[0] * 255).byte(),
-        smile=0.0,
     )
     assert found is not None
     assert matte[0, 0, 70, 64] > 0.9  # the nose
@@ -89,13 +86,6 @@ def test_a_person_is_there_shut_mouthed_and_laughing(generator: None) -> None:
     rest, shut, laughing = width.view(2, 3).T
     assert bool((shut < rest).all())
     assert bool((rest < laughing).all())
-
-
-def test_a_style_that_smiles_as_much_as_is_told_stays() -> None:
-    known, styles = learnt(), torch.randn(1, STYLE_DIM, generator=torch.Generator().manual_seed(1))
-    told = float(styles @ known["style"] + known["style_bias"])
-    assert torch.allclose(smiling(styles, told), styles, atol=1e-6)
-    assert torch.allclose(smiling(styles, told + 2) - styles, 2 * known["style_step"], atol=1e-6)
 
 
 def test_what_was_made_before_an_interruption_is_kept(
@@ -132,7 +122,7 @@ def test_a_pool_of_an_impossible_size_is_refused(members: int, tmp_path: Path) -
 
 
 def test_a_picture_without_a_face_joins_no_pool() -> None:
-    assert checked(*(torch.zeros(n, 256, 256, dtype=torch.uint8) for n in (3, 1)), smile=0.0) is None
+    assert checked(*(torch.zeros(n, 256, 256, dtype=torch.uint8) for n in (3, 1))) is None
 
 
 def test_a_matte_with_a_bite_or_in_doubt_is_not_clear_cut() -> None:
