@@ -196,11 +196,13 @@ def recoloured(faces: Tensor, mean: Tensor, spread: Tensor, weight: Tensor) -> T
     """Faces ``(R, 3, H, W)`` whose colours have a given mean and, within bounds, contrast under weights, in YCbCr.
 
     mean: ``(R, 3, 1, 1)``. spread: ``(R, 1, 1, 1)``, of luma. The shift is bounded, too: teeth and eyes are
-    shifted with the skin.
+    shifted with the skin. Colours are drawn nearer to grey as the skin is, so that black hair does not turn green.
     """
     ycc = to_ycc(faces)
     own_mean, own_spread = moments(ycc, weight)
-    gain = (spread / own_spread[:, :1].clamp(min=1e-3)).clamp(0.75, 1.3)
+    contrast = (spread / own_spread[:, :1].clamp(min=1e-3)).clamp(0.75, 1.3)
+    vivid, own_vivid = (m[:, 1:].norm(dim=1, keepdim=True) for m in (mean, own_mean))
+    gain = torch.cat([contrast, (vivid / own_vivid.clamp(min=1e-3)).clamp(0.5, 1.0).expand(-1, 2, -1, -1)], dim=1)
     limit = ycc.new_tensor([0.35, 0.08, 0.08])[None, :, None, None]
     shift = torch.minimum(torch.maximum(mean - own_mean, -limit), limit)
     return from_ycc((ycc - own_mean) * gain + own_mean + shift).clamp(0, 1)
