@@ -28,9 +28,10 @@ FAINT = 0.02  # of luma: what differs by less from its surroundings counts for l
 class SmileReader(nn.Module):
     """Lower faces ``(R, 1, 40, 64)``, see :func:`lower_faces`, to how much they smile ``(R,)``.
 
-    34,000 weights. A face mesh, which taught it, tells neutral from smiling on 102 photos with an AUC of .95; it does
-    with .94, its linear predecessor on a histogram of edges did with .90, and the first, which no labels taught, with
-    .79. No reading of one photo is sure: at the best threshold for just these photos, mesh and reader get 88 %.
+    34,000 weights. It tells neutral from smiling on 102 photos with an AUC of .96, which it never saw; the face mesh
+    that taught it does with .95, a ridge regression on a histogram of edges with .90. No reading of one photo is
+    sure: half way between a mouth that is shut and one at rest 84 % are right, and at the best threshold for just
+    these photos 88 %, of the mesh, too.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,9 @@ class KSame(FaceSwap):
     all. The result is a function of the seed, of the original's landmarks, of its mean colour and contrast, of how
     much it smiles (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and
     k says how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are
-    is never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
+    is never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go. Of faces
+    that are turned far they are ghostly: few of the gallery are. Smiles are kept as well as they are read: a probe is
+    right about 84 % of 102 results, and about all of them if smiles were told.
 
     The k are drawn by the region's seed out of the ``choices * k`` most suitable. The classic takes the k nearest;
     then two photos of one person share most of their k, and a parrot named 9 % of 51 people by that alone.

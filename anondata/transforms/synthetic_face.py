@@ -20,6 +20,10 @@ class SyntheticFace(FaceSwap):
     region and run key give the same face; another key gives another. Whoever wants one person to keep one face hands
     in one seed for all regions of that person: pose decides, too, so it may be another of the same few.
 
+    A probe for smiles, trained on 51 people, is right about 91 % of the originals and 76 % of the results. It would
+    be right about 88 % if smiles were told and not read, so most of what is lost is lost in reading a single photo,
+    see :class:`anondata.transforms._smiles.SmileReader`.
+
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
     like a real one: results must pass the gates like any other, so this technique does not say that it erases.
