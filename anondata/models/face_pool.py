@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from anondata.models.stylegan import MAPPING, STYLE_DIM, SYNTHESIS, MobileStyleG
 from anondata.randomness import RunKey, normal
 from anondata.regions import Regions
 from anondata.transforms._faces_blend import face_mask, warp
+from anondata.transforms._smiles import SMILE_SHA256, learnt, smiles
 
 PICTURE_PX = 256
 MAX_MEMBERS = 1024
@@ -34,10 +35,14 @@ TRUNCATION = 0.7  # of a style towards the mean: 1 gives freaks, 0.5 gives every
 MEAN_OF = 4096  # styles
 SURE = 0.5  # of the detector; it scores photos of faces at 0.7 and more
 APART = 0.5  # of two members, by dlib's network; its own verdict, 0.6, takes two of three generated faces for another
+SAME = 0.6  # of a face to itself with another smile: dlib's own verdict
+SMILES = (0.0, -1.5, 1.5)  # standard deviations of generated faces: mouths at rest, shut, and laughing
+NEAR = 0.25  # of a smile: a picture further from being at rest is drawn again
+CLEAR = 0.75  # how far a picture may smile from what it is for: half way to the next
 MAX_UNSURE, MAX_BITTEN, BITE_PX = 0.02, 0.025, 20  # of mattes: those beyond looked torn
 SAVE_EVERY = 4
 TRIES_A_MEMBER = 20
-RECIPE = "2"  # changes when the same seed would give another member
+RECIPE = "3"  # changes when the same seed would give another member
 
 _log = logging.getLogger(__name__)
 
@@ -46,23 +51,33 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class FacePool:
-    """``N`` faces, each alone in its picture.
+    """``N`` faces, each alone in its picture; several may be of one person.
 
     pictures: ``(N, 3, 256, 256)`` uint8. landmarks: ``(N, 5, 2)`` float32 x, y as shares of a picture's side.
     boxes: ``(N, 4)`` float32 x0, y0, x1, y1, as shares too.
     mattes: ``(N, 1, 256, 256)`` uint8, 255 where the person is.
+    people: ``(N,)`` int64, whose each is, from 0 on. smiles: ``(N,)`` float32, how much each smiles, see
+    :func:`anondata.transforms._smiles.smiles`.
     """
 
     pictures: Tensor
     landmarks: Tensor
     boxes: Tensor
     mattes: Tensor
+    people: Tensor
+    smiles: Tensor
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        """How many people there are."""
+        return int(self.people.max()) + 1 if len(self.people) else 0
 
     def first(self, count: int) -> FacePool:
-        return FacePool(*(getattr(self, field.name)[:count] for field in fields(self)))
+        """What there is of the first ``count`` people."""
+        return FacePool(*(getattr(self, field.name)[self.people < count] for field in fields(self)))
+
+    def of(self, person: int) -> FacePool:
+        """The same, all of one person."""
+        return replace(self, people=torch.full_like(self.people, person))
 
     def cat(self, other: FacePool) -> FacePool:
         return FacePool(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
@@ -73,22 +88,26 @@ _PARTS = tuple(field.name for field in fields(FacePool))
 
 def empty_pool() -> FacePool:
     pictures = torch.zeros(0, 4, PICTURE_PX, PICTURE_PX, dtype=torch.uint8)
-    return FacePool(pictures[:, :3], torch.zeros(0, 5, 2), torch.zeros(0, 4), pictures[:, 3:])
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return FacePool(pictures[:, :3], torch.zeros(0, 5, 2), torch.zeros(0, 4), pictures[:, 3:], nobody, torch.zeros(0))
 
 
 @lru_cache(maxsize=4)
 def shared_pool(members: int) -> FacePool:
-    """The first ``members`` faces, made on first use and kept for this process; see :func:`generated_pool`."""
+    """The first ``members`` people, made on first use and kept for this process; see :func:`generated_pool`."""
     return generated_pool(members)
 
 
 def generated_pool(members: int, *, folder: Path | None = None, progress: Progress | None = None) -> FacePool:
-    """The first ``members`` generated faces out of the cache; those that are lacking are made and added.
+    """The first ``members`` generated people out of the cache; those that are lacking are made and added.
+
+    Of each there are three pictures, which differ in how much they smile (:data:`SMILES`).
 
     Seeds come from a fixed key and the number of the try: they have to do with nobody's photo or run key, and every
     machine makes the same faces (but for rounding). Kept are those in which CenterFace finds one face and no other,
-    who stand out clearly from their background, and whom dlib's network does not take for one kept before (distance
-    of 0.5). A smaller pool is the beginning of a larger one. Each face costs about a second of CPU, once.
+    who stand out clearly from their background, whom dlib's network does not take for one kept before (distance of
+    0.5), and whom it takes for themselves whether they smile or not (0.6), which must show. A smaller pool is the
+    beginning of a larger one. Each person costs about five seconds of CPU, once.
 
     folder: where the file lies, the cache's unless told another. progress: called with (faces there, members).
     Several processes may ask at once: one makes, the others wait. What was made before an interruption is kept.
@@ -103,7 +122,7 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
     kept, generate, say = _read(path), None, progress or _logged
     while kept is None or len(kept.pool) < members:
         path.parent.mkdir(parents=True, exist_ok=True)
-        generate = generate or _Generator()
+        generate = generate or Generator()
         # Locked for a few faces at a time: who asks for fewer need not wait for all.
         with FileLock(path.with_suffix(".lock")):
             kept = _read(path) or _Kept(empty_pool(), torch.zeros(0, EMBEDDING_DIM), 0)
@@ -115,7 +134,11 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
 
 def pool_file(folder: Path | None = None) -> Path:
     """Where generated faces lie. The name stands for the recipe and every weight that has a say in it."""
-    says = [RECIPE, *(entry(name).sha256 for name in (MAPPING, SYNTHESIS, "centerface", "dlib-face-resnet"))]
+    says = [
+        RECIPE,
+        SMILE_SHA256,
+        *(entry(name).sha256 for name in (MAPPING, SYNTHESIS, "centerface", "dlib-face-resnet")),
+    ]
     digest = hashlib.sha256(" ".join(says).encode()).hexdigest()[:16]
     return (folder or cache_folder().parent / "faces") / f"mobile-stylegan-{digest}.safetensors"
 
@@ -133,7 +156,7 @@ class _Kept:
     tries: int
 
 
-def _grown(kept: _Kept, members: int, generate: _Generator) -> _Kept:
+def _grown(kept: _Kept, members: int, generate: Generator) -> _Kept:
     """With what is lacking to ``members``."""
     pool, templates, tries = kept.pool, kept.templates, kept.tries
     while len(pool) < members:
@@ -141,43 +164,75 @@ def _grown(kept: _Kept, members: int, generate: _Generator) -> _Kept:
             raise WeightsError(
                 f"only {len(pool)} of {tries} generated faces passed the checks; ask for fewer members"
             )
-        one = checked(*generate(tries))
+        drawn = _person(generate, tries, templates)
         tries += 1
-        template = None if one is None else template_of(one)
-        if one is None or template is None or (len(pool) and float(torch.cdist(template, templates).min()) < APART):
-            continue
-        pool, templates = pool.cat(one), torch.cat([templates, template])
+        if drawn is not None:
+            pool, templates = pool.cat(drawn[0].of(len(pool))), torch.cat([templates, drawn[1]])
     return _Kept(pool, templates, tries)
 
 
-class _Generator:
-    """Pictures by the number of the try."""
+def _person(generate: Generator, number: int, others: Tensor) -> tuple[FacePool, Tensor] | None:
+    """The pictures of one person and their template ``(1, 128)``, unless they fail a check."""
+    style = generate.style(number, TRUNCATION)
+    known = learnt()
+    moved = -float(style @ known["style"] + known["style_bias"])
+    first = checked(*generate(style, moved))
+    if first is None or (len(others) and float(torch.cdist(template_of(first), others).min()) < APART):
+        return None
+    own, pool = template_of(first), empty_pool()
+    moved -= float(first.smiles)  # what a style says is off by half a unit, what its picture shows by less
+    for smile in SMILES:
+        near = smile == SMILES[0] and abs(float(first.smiles)) <= NEAR
+        one = first if near else checked(*generate(style, moved + smile))
+        if one is None or abs(float(one.smiles) - smile) > CLEAR or float((own - template_of(one)).norm()) > SAME:
+            return None
+        pool = pool.cat(replace(one, smiles=torch.tensor([smile])))
+    return pool, own
+
+
+class Generator:
+    """Pictures of people by their number."""
 
     def __init__(self) -> None:
-        self._network: MobileStyleGAN = read_generator(locate(MAPPING), locate(SYNTHESIS))
+        self.network: MobileStyleGAN = read_generator(locate(MAPPING), locate(SYNTHESIS))
         self._key = RunKey(b"anondata/generated-faces")  # no secret: nothing of anybody depends on it
         with torch.no_grad():
-            self._mean = self._network.styles(normal([self._key.seed("mean")], (MEAN_OF, STYLE_DIM))[0])
+            self._mean = self.network.styles(normal([self._key.seed("mean")], (MEAN_OF, STYLE_DIM))[0])
             self._mean = self._mean.mean(dim=0, keepdim=True)
 
-    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Picture ``(3, 256, 256)`` and matte ``(1, 256, 256)``, uint8."""
+    def style(self, number: int, truncation: float) -> Tensor:
+        """``(1, 512)``."""
         with torch.no_grad():
-            style = self._network.styles(normal([self._key.seed("face", number)], (STYLE_DIM,)))
-            drawn = self._network.portraits(torch.lerp(self._mean, style, TRUNCATION))
-        picture, matte = ((resize(d, PICTURE_PX, PICTURE_PX)[0] * 255).round().to(torch.uint8) for d in drawn)
-        return picture, matte
+            style = self.network.styles(normal([self._key.seed("face", number)], (STYLE_DIM,)))
+        return torch.lerp(self._mean, style, truncation)
+
+    def __call__(self, style: Tensor, moved: float) -> tuple[Tensor, Tensor]:
+        """Picture ``(3, 256, 256)`` and matte ``(1, 256, 256)``, uint8, of somebody who smiles so much more."""
+        with torch.no_grad():
+            picture, matte = self.network.portraits(style, style + moved * learnt()["style_step"])
+        return pixels(picture), pixels(matte)
+
+
+def pixels(drawn: Tensor) -> Tensor:
+    """``(1, C, H, W)`` in [0, 1] as ``(C, 256, 256)`` uint8."""
+    return (resize(drawn, PICTURE_PX, PICTURE_PX)[0] * 255).round().to(torch.uint8)
 
 
 def checked(picture: Tensor, matte: Tensor) -> FacePool | None:
-    """A pool of one, or None unless ``picture (3, 256, 256)`` uint8 shows one face, whole, and no other."""
+    """A pool of one picture, or None unless ``picture (3, 256, 256)`` uint8 shows one face, whole, and no other."""
     found = CenterFaceDetector().detect([picture])
     if len(found) != 1 or float(found.scores[0]) < SURE or not bool(found.has_landmarks[0]):
         return None
     box, landmarks = found.boxes / PICTURE_PX, found.landmarks / PICTURE_PX
     if bool((box[0, :2] <= 0).any()) or bool((box[0, 2:] >= 1).any()) or not clear_cut(matte):
         return None
-    return FacePool(picture[None], landmarks.float(), box.float(), matte[None])
+    smile = smiles(picture[None].float() / 255, landmarks.double())
+    return _single(picture, landmarks.float(), box.float(), matte, smile)
+
+
+def _single(picture: Tensor, landmarks: Tensor, box: Tensor, matte: Tensor, smile: Tensor) -> FacePool:
+    nobody = torch.zeros(1, dtype=torch.int64)
+    return FacePool(picture[None], landmarks, box, matte[None], nobody, smile.float())
 
 
 def clear_cut(matte: Tensor) -> bool:
@@ -214,7 +269,7 @@ def photographed_pool(folder: str) -> FacePool:
         except UndecodableError:  # a list of names, a licence
             continue
         one = _framed(view, CenterFaceDetector().detect([view]))
-        pool = pool if one is None else pool.cat(one)
+        pool = pool if one is None else pool.cat(one.of(len(pool)))
     if not len(pool):
         raise WeightsError("the folder of faces has no photo in which a face is found; expected a photo a person")
     return pool
@@ -236,7 +291,7 @@ def _framed(view: Tensor, found: Regions) -> FacePool | None:
     boxes, marks = (face.boxes - shift.repeat(2)) / side, (face.landmarks - shift) / side
     matte = face_mask(marks.double(), PICTURE_PX)
     pixels, opaque = ((part * 255).round().to(torch.uint8) for part in (crop, matte))
-    return FacePool(pixels, marks.float(), boxes.float(), opaque)
+    return _single(pixels[0], marks.float(), boxes.float(), opaque[0], smiles(crop, marks.double()))
 
 
 def _read(path: Path) -> _Kept | None:

@@ -33,6 +33,7 @@ _MATTE_SHA256 = "9622f4936523a045eb474ee6b66765351d9c579c8fdf777027fb04604e187a9
 
 _MAPPING_LAYERS = 8
 _SLOPE = 0.2
+_MIMIC_BLOCKS = range(3)  # with all blocks, a smile changes the light and what is behind, too
 _FLOAT_BYTES = 4
 
 # Where the parts of the published files begin, in bytes. Both are the constants of an OpenVINO graph, one after the
@@ -63,8 +64,9 @@ class Style(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self.gain = gain
 
-    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        return maps * (self.gain * F.linear(style, self.weight, self.bias))[:, :, None, None]
+    def forward(self, style: Tensor) -> Tensor:
+        """``(N, channels, 1, 1)``."""
+        return (self.gain * F.linear(style, self.weight, self.bias))[:, :, None, None]
 
 
 class StyledConv(nn.Module):
@@ -80,11 +82,18 @@ class StyledConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        maps = self.style(maps, style)
-        if self.depthwise is not None:
-            maps = F.conv2d(maps, self.depthwise, padding=1, groups=maps.shape[1])
-        maps = F.conv2d(maps, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
-        return F.leaky_relu(maps + self.noise, _SLOPE)
+        factors = self.style(style)
+        if self.depthwise is None:
+            out = F.conv2d(maps * factors, self.weight, self.bias, padding=1)
+        else:
+            # Factors go to the small weights: maps of 512 px are what takes the time.
+            kernels = (factors[:, :, None] * self.depthwise).flatten(0, 1)
+            each = F.conv2d(maps.flatten(0, 1)[None], kernels, padding=1, groups=len(kernels))
+            # A product of matrices is what a 1x1 convolution is; on one thread torch takes far longer for the latter.
+            weight = self.weight.flatten(1).expand(len(maps), -1, -1)
+            mixed = torch.baddbmm(self.bias[:, None], weight, each.reshape(len(maps), weight.shape[2], -1))
+            out = mixed.reshape(len(maps), -1, *maps.shape[2:])
+        return F.leaky_relu(out.add_(self.noise), _SLOPE, inplace=True)
 
 
 class Block(nn.Module):
@@ -97,7 +106,7 @@ class Block(nn.Module):
         self.second = StyledConv(outputs, outputs, side, separable=True)
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        maps = inverse_haar(self.style(maps, style))
+        maps = inverse_haar(maps * self.style(style))
         out: Tensor = self.second(self.first(maps, style), style)
         return out
 
@@ -134,22 +143,27 @@ class MobileStyleGAN(nn.Module):
             style = F.leaky_relu(dense(style), _SLOPE) * math.sqrt(2)
         return style
 
-    def portraits(self, style: Tensor) -> tuple[Tensor, Tensor]:
+    def portraits(self, style: Tensor, mimic: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pictures ``(N, 3, 512, 512)`` and mattes ``(N, 1, 128, 128)`` of style vectors, both in [0, 1].
+
+        mimic: other style vectors for the maps of 8 to 32 px, which say what a face does; light and colours follow
+        the first ones.
 
         A matte says where the person is, hair included, and not what is behind: a linear probe of what the network
         computes at 64 and 128 px, see :data:`MATTE`.
         """
         maps, seen = self.first(self.input.expand(len(style), -1, -1, -1), style), {}
-        for block in self.blocks:
-            maps = block(maps, style)
+        for level, block in enumerate(self.blocks):
+            maps = block(maps, style if mimic is None or level not in _MIMIC_BLOCKS else mimic)
             seen[maps.shape[-1]] = maps
         coarse = (seen[64] * self.matte_coarse[:, None, None]).sum(dim=1, keepdim=True)
         fine = (seen[128] * self.matte_fine[:, None, None]).sum(dim=1, keepdim=True)
         matte = torch.sigmoid(F.interpolate(coarse, scale_factor=2, mode="bilinear") + fine + self.matte_bias)
-        bands = self.image(self.image_style(maps, style))
-        # The low band of an orthonormal Haar wavelet is twice the mean of the four pixels that it stands for.
-        return (bands[:, :3] / 4 + 0.5).clamp(0, 1), matte
+        # Of the bands only the low one: in an orthonormal Haar wavelet it is twice the mean of four pixels.
+        weight, bias = (parameter[:3] for parameter in self.image.parameters())
+        mixing = weight.flatten(1) * self.image_style(style)[:, None, :, 0, 0]
+        low = torch.baddbmm(bias[:, None], mixing, maps.flatten(2)).reshape(len(maps), 3, *maps.shape[2:])
+        return (low / 4 + 0.5).clamp(0, 1), matte
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.portraits(self.styles(noise))[0]
@@ -163,9 +177,9 @@ def inverse_haar(bands: Tensor) -> Tensor:
     n, channels, height, width = bands.shape
     low = bands[:, : channels // 4]
     down, across, both = bands[:, channels // 4 :].reshape(n, channels // 4, 3, height, width).unbind(2)
-    rows = torch.stack([low + down, low - down], dim=3), torch.stack([across + both, across - both], dim=3)
-    smooth, sharp = (part.reshape(n, channels // 4, 2 * height, width) for part in rows)
-    return torch.stack([smooth + sharp, smooth - sharp], dim=4).reshape(n, channels // 4, 2 * height, 2 * width) / 2
+    upper, lower, upper_tilt, lower_tilt = low + down, low - down, across + both, across - both
+    corners = [upper + upper_tilt, upper - upper_tilt, lower + lower_tilt, lower - lower_tilt]
+    return F.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2), 2) / 2
 
 
 def read_generator(mapping: Path, synthesis: Path) -> MobileStyleGAN:

@@ -21,7 +21,6 @@ MIN_SPREAD = 0.15  # of the box's side; the landmarks of real faces spread over 
 STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends more for it
 
 FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
-MOUTH = (0.18, 0.82, 0.62, 0.92)  # left, right, top and bottom in an upright face's box
 STREAK = 8  # pixels of a crop to either side over which streaks are smoothed
 RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge
 _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -139,20 +138,6 @@ def _oval(across: Tensor, down: Tensor) -> Tensor:
     return (((across - 0.5) / 0.44).square() + ((down - 0.57) / 0.46).square()).sqrt()
 
 
-def mouths(pictures: Tensor, landmarks: Tensor) -> Tensor:
-    """``(R, 40)`` of length 1: the coarse pattern of light and dark around the mouths of ``pictures (R, 3, S, S)``.
-
-    5 by 8 means. Even these tell people apart when a face is chosen by them, so only a smile is read from them.
-    """
-    usual = torch.tensor(USUAL_LANDMARKS).to(landmarks).expand(len(landmarks), -1, -1)
-    back = affine(usual, landmarks)
-    u, v = torch.linspace(MOUTH[0], MOUTH[1], 32), torch.linspace(MOUTH[2], MOUTH[3], 20)
-    places = torch.stack([u.expand(20, -1), v[:, None].expand(-1, 32)], dim=-1)
-    patches = sample(to_ycc(pictures)[:, :1], mapped(back, places).to(pictures))
-    means = F.avg_pool2d(patches, 4).flatten(1)
-    return F.normalize(means - means.mean(dim=1, keepdim=True), dim=1)
-
-
 def head_mask(landmarks: Tensor, side: int) -> Tensor:
     """``(R, 1, side, side)`` float: 1 on head and neck, falling to 0 beside the chin and the neck.
 
@@ -208,13 +193,16 @@ def from_ycc(images: Tensor) -> Tensor:
 
 
 def recoloured(faces: Tensor, mean: Tensor, spread: Tensor, weight: Tensor) -> Tensor:
-    """Faces ``(R, 3, H, W)`` whose colours have a given mean and, within bounds, spread under weights, in YCbCr.
+    """Faces ``(R, 3, H, W)`` whose colours have a given mean and, within bounds, contrast under weights, in YCbCr.
 
-    mean, spread: ``(R, 3, 1, 1)``. The shift is bounded, too: teeth and eyes are shifted with the skin.
+    mean: ``(R, 3, 1, 1)``. spread: ``(R, 1, 1, 1)``, of luma. The shift is bounded, too: teeth and eyes are
+    shifted with the skin. Colours are drawn nearer to grey as the skin is, so that black hair does not turn green.
     """
     ycc = to_ycc(faces)
     own_mean, own_spread = moments(ycc, weight)
-    gain = (spread / own_spread.clamp(min=1e-3)).clamp(0.75, 1.3)
+    contrast = (spread / own_spread[:, :1].clamp(min=1e-3)).clamp(0.75, 1.3)
+    vivid, own_vivid = (m[:, 1:].norm(dim=1, keepdim=True) for m in (mean, own_mean))
+    gain = torch.cat([contrast, (vivid / own_vivid.clamp(min=1e-3)).clamp(0.5, 1.0).expand(-1, 2, -1, -1)], dim=1)
     limit = ycc.new_tensor([0.35, 0.08, 0.08])[None, :, None, None]
     shift = torch.minimum(torch.maximum(mean - own_mean, -limit), limit)
     return from_ycc((ycc - own_mean) * gain + own_mean + shift).clamp(0, 1)

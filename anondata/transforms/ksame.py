@@ -1,4 +1,4 @@
-"""The average of the k most alike."""
+"""The average of k that are alike."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ import torch
 from torch import Tensor
 
 from anondata.kernels import Shape
-from anondata.transforms._face_swap import FaceSwap, Look, Members, laid, members_of
+from anondata.randomness import normal
+from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
 from anondata.transforms._faces_blend import smooth
 from anondata.transforms.synthetic_face import whole
 
 
 class KSame(FaceSwap):
-    """Replaces a face by the average of the ``k`` faces of a gallery that are most like it in pose, colour and smile.
+    """Replaces a face by the average of ``k`` faces of a gallery that are like it in pose, colour and smile.
 
     The classic (Newton, Sweeney, Malin 2005) gives each of k people of the set that is anonymized the same average of
     just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set. It does not
     hold here, for the gallery is another set. What holds is simpler: the original's face is not in the average at
-    all. The result is a function of the original's landmarks, of the mean and spread of its colour, of how much it
-    smiles (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and k says
-    how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
-    never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
+    all. The result is a function of the seed, of the original's landmarks, of its mean colour and contrast, of how
+    much it smiles (see :class:`anondata.transforms._face_swap.FaceSwap`), of the gallery and of what lies around; and
+    k says how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are
+    is never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go. Of faces
+    that are turned far they are ghostly: few of the gallery are. Smiles are kept as well as they are read: a probe is
+    right about 84 % of 102 results, and about all of them if smiles were told.
+
+    The k are drawn by the region's seed out of the ``choices * k`` most suitable. The classic takes the k nearest;
+    then two photos of one person share most of their k, and a parrot named 9 % of 51 people by that alone.
 
     Args:
         k: how many are averaged, 2 to 64; each of them once, as they are or mirrored.
-        members: how many generated faces the gallery has, 2 to 1024; see :mod:`anondata.models.face_pool`.
+        members: how many generated people the gallery has, 2 to 1024; see :mod:`anondata.models.face_pool`.
         faces: a folder of photos to use in place of generated faces, one person each, of people who consented to be
             part of averages; None for generated faces.
+        choices: out of how many times k the seed draws; 1 gives the classic choice, and no other privacy.
 
     Raises:
         WeightsError: at first use, where the faces cannot be had, or are fewer than k.
@@ -38,13 +45,13 @@ class KSame(FaceSwap):
     """
 
     name = "ksame"
-    draws = False
 
     def __init__(
         self,
         k: int = 8,
-        members: int = 128,
+        members: int = 64,
         faces: str | None = None,
+        choices: int = 4,
         *,
         coverage: float = 1.5,
         shape: Shape = "ellipse",
@@ -59,9 +66,10 @@ class KSame(FaceSwap):
         if faces is None and k > members:
             raise ValueError(f"k must be at most members, got {k} of {members}")
         self.folder = faces
+        self.choices = whole("choices", choices, 1, 1024)
 
     def strength(self) -> dict[str, Any]:
-        return {"k": self.k, "members": self.pool_size, "faces": self.folder}
+        return {"k": self.k, "members": self.pool_size, "faces": self.folder, "choices": self.choices}
 
     def members(self) -> Members:
         from anondata.errors import WeightsError
@@ -76,7 +84,8 @@ class KSame(FaceSwap):
         members = self.members()
         rows = []
         for row in range(len(order)):
-            which = _people(order[row], len(members) // 2)[: self.k]
+            likely = each_once(order[row], members)[: self.choices * self.k]
+            which = likely[normal([seeds[row]], (len(likely),))[0].argsort()[: self.k]]
             one = laid(members, which, landmarks[row : row + 1].expand(len(which), -1, -1), look)
             rows.append(average(one))
         return torch.cat(rows)
@@ -88,11 +97,3 @@ def average(faces: Tensor) -> Tensor:
     mean = (colours * mattes).sum(dim=0) / mattes.sum(dim=0).clamp(min=1e-3)
     most = smooth((mattes.mean(dim=0) - 0.3) / 0.5)  # where most of them are: thin veils of single ones go
     return torch.cat([mean, most])[None]
-
-
-def _people(order: Tensor, people: int) -> Tensor:
-    """The same order with each person once, as themselves or mirrored, whichever comes first."""
-    seen: dict[int, int] = {}
-    for member in order.tolist():
-        seen.setdefault(member % people, member)
-    return torch.tensor(list(seen.values()))

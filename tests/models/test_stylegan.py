@@ -11,7 +11,14 @@ import torch
 
 from anondata.errors import WeightsError
 from anondata.models import face_pool
-from anondata.models.face_pool import FacePool, checked, clear_cut, generated_pool, photographed_pool, pool_file
+from anondata.models.face_pool import (
+    FacePool,
+    checked,
+    clear_cut,
+    generated_pool,
+    photographed_pool,
+    pool_file,
+)
 from anondata.models.registry import locate
 from anondata.models.stylegan import MAPPING, NATIVE_PX, STYLE_DIM, SYNTHESIS, inverse_haar, read_generator
 
@@ -69,6 +76,17 @@ def test_a_pool_is_made_once_grows_and_begins_with_the_smaller_one(generator: No
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_everybody_is_there_shut_mouthed_and_laughing(generator: None) -> None:
+    """An independent reading, the width of the mouth by the detector's landmarks, says so on average."""
+    pool = generated_pool(4)
+    width = (pool.landmarks[:, 4] - pool.landmarks[:, 3]).norm(dim=1)
+    width /= (pool.landmarks[:, 1] - pool.landmarks[:, 0]).norm(dim=1)
+    assert pool.people.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert pool.smiles.tolist() == [0.0, -1.5, 1.5] * 4
+    _, shut, laughing = width.view(4, 3).T
+    assert shut.mean() < laughing.mean()
+
+
 def test_what_was_made_before_an_interruption_is_kept(
     generator: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +121,7 @@ def test_a_pool_of_an_impossible_size_is_refused(members: int, tmp_path: Path) -
 
 
 def test_a_picture_without_a_face_joins_no_pool() -> None:
-    assert checked(torch.zeros(3, 256, 256, dtype=torch.uint8), torch.zeros(1, 256, 256, dtype=torch.uint8)) is None
+    assert checked(*(torch.zeros(n, 256, 256, dtype=torch.uint8) for n in (3, 1))) is None
 
 
 def test_a_matte_with_a_bite_or_in_doubt_is_not_clear_cut() -> None:

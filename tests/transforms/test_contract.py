@@ -26,7 +26,17 @@ from anondata.randomness import RunKey
 from anondata.transforms import RegionTransform, describe
 
 RANDOM = ("noise", "pixelate_noise", "random_noise", "random_replace")  # on flat pictures, too
-DRAWING = (*RANDOM, "chain", "style_transfer", "shuffle", "warp", "text_swap", "plate_swap", "synthetic_face")
+DRAWING = (
+    *RANDOM,
+    "chain",
+    "style_transfer",
+    "shuffle",
+    "warp",
+    "text_swap",
+    "plate_swap",
+    "synthetic_face",
+    "ksame",
+)
 SECRET = b"a secret of enough bytes"
 COMMON_LIMITS = [
     ({"coverage": -1.3}, "coverage must be between 0.5 and 4, got -1.3"),

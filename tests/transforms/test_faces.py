@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,10 @@ from anondata import Anonymizer, Released, RunKey
 from anondata.components import build
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError, WeightsError
-from anondata.kernels import cut, outer_rects, similarity
+from anondata.kernels import cut, outer_rects, resize, similarity
 from anondata.policy import from_yaml, load_policy
 from anondata.regions import cat_regions
+from anondata.transforms._face_swap import TONE_DRAW, look_of, redrawn, unlikeness
 from anondata.transforms._faces_blend import (
     blended,
     depth_within,
@@ -115,10 +117,40 @@ def test_absurd_landmarks_give_a_finite_face(name: str, value: float, make: Any,
 def test_seeds_choose_among_the_most_suitable(make: Any, portrait: Any) -> None:
     technique = make("synthetic_face", choices=2)
     crops, landmarks = cropped(technique, *portrait)
-    results = [changed(technique, crops, landmarks, seed) for seed in range(4)]
+    look, order = look_of(resize(crops, 256, 256), landmarks.double()), torch.arange(4)[None]
+    results = [technique.faces(order, landmarks.double(), look, [seed]) for seed in range(4)]
     assert torch.equal(results[0], results[2])
     assert torch.equal(results[1], results[3])
     assert not torch.equal(results[0], results[1])
+
+
+def test_another_seed_averages_others(make: Any, portrait: Any) -> None:
+    technique = make("ksame", k=2)
+    crops, landmarks = cropped(technique, *portrait)
+    look, order = look_of(resize(crops, 256, 256), landmarks.double()), torch.tensor([[0, 3, 6, 9]])
+    results = [technique.faces(order, landmarks.double(), look, [seed]) for seed in range(5)]
+    assert any(not torch.equal(results[0], other) for other in results[1:])
+
+
+def test_colours_come_out_a_little_off(make: Any, portrait: Any) -> None:
+    """Or the mean colour of a face would name people."""
+    crops, landmarks = cropped(make("ksame"), *portrait)
+    look = look_of(resize(crops, 256, 256), landmarks.double())
+    off = torch.stack([redrawn(look, [seed]).mean - look.mean for seed in range(200)]).flatten(1)
+    assert torch.allclose(off.std(dim=0), torch.tensor(TONE_DRAW), rtol=0.2)
+
+
+@pytest.mark.parametrize(("read", "shown"), [(-3.0, -1.5), (-0.9, -1.5), (-0.6, 0.0), (0.9, 1.5)])
+def test_everybody_is_chosen_with_the_smile_that_is_nearest(
+    read: float, shown: float, make: Any, portrait: Any
+) -> None:
+    technique = make("synthetic_face")
+    crops, landmarks = cropped(technique, *portrait)
+    look = replace(look_of(resize(crops, 256, 256), landmarks.double()), smile=torch.tensor([read]).double())
+    members = technique.members()
+    likely = unlikeness(landmarks.double(), look, members)[0].isfinite()
+    assert set(members.smiles[likely].tolist()) == {shown}
+    assert int(likely.sum()) == 2 * 4  # each of four people, and their mirror images
 
 
 def test_an_alpha_channel_tells_nothing(make: Any) -> None:
@@ -152,7 +184,7 @@ def test_bad_parameters_are_refused(name: str, params: dict[str, Any], message: 
 
 def test_a_policy_of_new_faces_releases_a_picture_with_a_face(make: Any, astronaut: Tensor) -> None:
     make("synthetic_face")  # fetches
-    text = load_policy("faces-synthetic").to_yaml().replace("members: 128", "members: 4")
+    text = load_policy("faces-synthetic").to_yaml().replace("members: 64", "members: 4")
     anonymizer = Anonymizer(from_yaml(text), run_key=RunKey(b"a secret of enough bytes"), device="cpu")
     one, two = (anonymizer.anonymize([astronaut], keys=["a"])[0] for _ in range(2))
     assert isinstance(one, Released)
