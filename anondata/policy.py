@@ -120,7 +120,10 @@ class RegionPolicy(_Data):
     @model_validator(mode="after")
     def _check_pseudonyms(self) -> RegionPolicy:
         if self.pseudonyms and not any(step.make().pseudonymous for step in self.ladder):
-            raise ValueError("pseudonyms: no technique of this ladder can give one person the same result again")
+            raise ValueError(
+                "pseudonyms: no technique of this ladder can give one person the same result again; name one that "
+                "can, such as synthetic_face: {members: 64, choices: 64}"
+            )
         return self
 
 

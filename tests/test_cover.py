@@ -288,19 +288,21 @@ content:
     detect: [centerface]
     regions:
       face:
-        ladder: [{technique}]
+        ladder:
+          - {technique}
         verify: [self_match]
         pseudonyms: {{gallery_people: {{gallery: staff}}}}
 """
 
 
 def test_pseudonyms_name_a_gallery_that_must_be_given() -> None:
-    policy = from_yaml(PSEUDONYMS.format(technique="synthetic_face"))
+    policy = from_yaml(PSEUDONYMS.format(technique="synthetic_face: {members: 64, choices: 64}"))
     with pytest.raises(PolicyError, match="needs a gallery called 'staff'"):
         check_galleries(policy, [])
     check_galleries(policy, ["staff"])
 
 
-def test_pseudonyms_without_a_technique_that_can_keep_a_look_are_refused() -> None:
+@pytest.mark.parametrize("technique", ["fill", "synthetic_face"])
+def test_pseudonyms_without_a_technique_that_can_keep_a_look_are_refused(technique: str) -> None:
     with pytest.raises(PolicyError, match="no technique of this ladder can give one person the same result again"):
-        from_yaml(PSEUDONYMS.format(technique="fill"))
+        from_yaml(PSEUDONYMS.format(technique=technique))

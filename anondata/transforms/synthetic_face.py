@@ -18,8 +18,9 @@ class SyntheticFace(FaceSwap):
 
     Out of a pool of people made by MobileStyleGAN, those who suit the original's landmarks and mean colour best are
     looked at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
-    region and run key give the same face; another key gives another. Whoever wants one person to keep one face hands
-    in one seed for all regions of that person: pose decides, too, so it may be another of the same few.
+    region and run key give the same face; another key gives another. With ``choices`` for all members
+    one seed gives one person, whatever the pose, so that somebody can keep a new face (see ``pseudonyms`` in
+    :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too.
 
     A probe for smiles, trained on 51 people, is right about 91 % of the originals and 76 % of the results. It would
     be right about 88 % if smiles were told and not read, so most of what is lost is lost in reading a single photo,
@@ -44,7 +45,6 @@ class SyntheticFace(FaceSwap):
     """
 
     name = "synthetic_face"
-    pseudonymous = True
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class SyntheticFace(FaceSwap):
         super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
         self.pool_size = whole("members", members, 1, 1024)
         self.choices = whole("choices", choices, 1, 1024)
+        self.pseudonymous = self.choices >= self.pool_size
 
     def strength(self) -> dict[str, Any]:
         return {"members": self.pool_size, "choices": self.choices}
@@ -70,11 +71,11 @@ class SyntheticFace(FaceSwap):
 
     def faces(self, order: Tensor, landmarks: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
         members = self.members()
-        chosen = [self._chosen(row, members, seed) for row, seed in zip(order, seeds, strict=True)]
+        chosen = [self.chosen(row, members, seed) for row, seed in zip(order, seeds, strict=True)]
         return laid(members, torch.stack(chosen), landmarks, look)
 
-    def _chosen(self, order: Tensor, members: Members, seed: int) -> Tensor:
-        """The person whom the seed likes best among those who suit: two poses of one original mostly get the same.
+    def chosen(self, order: Tensor, members: Members, seed: int) -> Tensor:
+        """The person whom the seed likes best among those who suit, which others of them do not change.
 
         Source: Thaler, Ravishankar (1998), doi 10.1109/90.663936, for choosing by the highest random weight.
         """
