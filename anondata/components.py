@@ -119,6 +119,12 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
         raise PolicyError(f"{role} {name!r}: {error}") from error
 
 
+def redraws(description: str) -> bool:
+    """Whether the technique of a record, ``"name {parameters}"``, draws another of the same kind in its place."""
+    name = description.partition(" ")[0]
+    return name in TABLES["technique"] and bool(_class("technique", name).redraws)
+
+
 def open_gallery(source: Any) -> Any:
     """A gallery by the path of its file, or as it is."""
     if not isinstance(source, str | os.PathLike):

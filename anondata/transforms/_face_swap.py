@@ -140,6 +140,7 @@ class FaceSwap(RegionTransform):
 
     crop_px = 256
     aligns = True
+    redraws = True
     networks = ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
 
     @abstractmethod

@@ -53,6 +53,7 @@ class RegionTransform(nn.Module):
     looks_around: bool = False  # whether it is told where its surroundings are; one that is overrides change_around
     networks: tuple[str, ...] = ()  # the registered weights that it computes with
     aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
+    redraws: bool = False  # whether it draws another of the same kind in its place: detail that lies where it did
     pseudonymous: bool = False  # whether the same seed gives the same new look, whatever the region looked like
     moves: bool = False  # whether what was in one place may be seen in another, beyond the patches that lie on it
 

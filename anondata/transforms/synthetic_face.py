@@ -35,8 +35,8 @@ class SyntheticFace(FaceSwap):
     Args:
         members: how many people the pool has, 1 to 1024, each with three smiles; see
             :func:`anondata.models.face_pool.generated_pool`.
-        choices: among how many of the most suitable (mirror images count) the seed chooses. Few suit better, and say
-            more of whom they suit: of 51 people parrots named 9 % with 4, 4 % with 8, none with 16.
+        choices: among how many of the most suitable people the seed chooses. Few suit better, and say more of whom
+            they suit: over four draws of seeds parrots named 1-8 % of 51 people with 8, and 2-6 % with 16.
 
     Raises:
         WeightsError: at first use, where the generator's weights or the pool cannot be had.
@@ -49,7 +49,7 @@ class SyntheticFace(FaceSwap):
     def __init__(
         self,
         members: int = 64,
-        choices: int = 8,
+        choices: int = 16,
         *,
         coverage: float = 1.5,
         shape: Shape = "ellipse",

@@ -45,6 +45,7 @@ class TextSwap(RegionTransform):
     name = "text_swap"
     crop_px = 256
     aligns = True
+    redraws = True
 
     def __init__(self, grain: float = 1.0, coverage: float = 1.1, **common: Any) -> None:
         super().__init__(coverage=coverage, **common)

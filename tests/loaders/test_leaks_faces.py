@@ -22,11 +22,15 @@ from skimage import data
 
 import anondata.loaders.leaks
 from anondata import Anonymizer
+from anondata.components import build, redraws
+from anondata.content.images import ImageContent
+from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import LeakError, MissingExtraError
 from anondata.loaders.leaks import Traces
 from anondata.loaders.leaks.faces import concordances, near_copy
 from anondata.loaders.leaks.windows import DENSE, WINDOW, Index, fingerprints, telling
 from anondata.records import Released, SampleRecord
+from anondata.transforms import describe
 
 KEY = b"0123456789abcdef"
 PRESETS = ("faces", "faces-fill", "faces-mosaic", "faces-blur")
@@ -106,6 +110,40 @@ def test_one_face_of_many_that_was_pasted_back_is_found(photo: Callable[..., byt
         image.paste(picture(original).crop(tuple(box)), tuple(box[:2]))
         with pytest.raises(LeakError, match="almost as it was"):
             Traces().add({"image": original}, record, {"image": encoded(image, "JPEG", quality=90)})
+
+
+def test_a_symmetric_thing_is_not_taken_for_a_mirror_image() -> None:
+    half = np.random.default_rng(0).integers(0, 256, (3, 96, 80), dtype=np.uint8)
+    half = np.asarray(half.repeat(4, axis=1)[:, :96].repeat(4, axis=2)[:, :, :80])
+    both = torch.from_numpy(np.concatenate([half, half[..., ::-1]], axis=2).copy())
+    covered = both.clone()
+    covered[:, 20:70, 10:60] = 128
+    assert not near_copy(both, covered, (10.0, 20.0, 60.0, 70.0))
+    lopsided = both.clone()
+    lopsided[:, :, :8] = 0
+    assert near_copy(lopsided, lopsided.flip(2), (10.0, 20.0, 60.0, 70.0))
+
+
+@pytest.mark.parametrize("change", ["the same", "JPEG 95", "grey", "twice"])
+def test_what_should_have_been_redrawn_and_was_not_is_found(change: str, photo: Callable[..., bytes]) -> None:
+    original = photo()
+    _, record = released(original)
+    swapped = SampleRecord(tuple(replace(r, technique="synthetic_face {}") for r in record.regions))
+    with pytest.raises(LeakError, match=r"almost as it was|is its original"):
+        Traces().add({"image": original}, swapped, {"image": NEAR[change](picture(original))})
+
+
+def test_another_face_in_the_same_pose_is_no_copy(fetched: Callable[..., None], photo: Callable[..., bytes]) -> None:
+    fetched("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
+    technique = build("technique", "ksame", {"k": 2, "members": 4, "choices": 1})
+    pixels = torch.from_numpy(np.asarray(picture(photo())).copy()).permute(2, 0, 1)
+    found = CenterFaceDetector().detect([pixels])
+    content = ImageContent()
+    media = content.decode(pixels, torch.device("cpu"))
+    after = content.compose(media, content.change([media], found, technique, [0] * len(found))).pixels
+    box = tuple(found.boxes[0].tolist())
+    assert len(found) == 1
+    assert not near_copy(pixels, after, box, redrawn=redraws(describe(technique)))
 
 
 def test_a_released_picture_holds_its_pixels_alone(photo: Callable[..., bytes]) -> None:
