@@ -168,6 +168,22 @@ class ContentPolicy(_Data):
             raise ValueError("a category is named twice, as a text and as a number")
         return {str(category): kind for category, kind in data.items()}
 
+    @property
+    def looked_for(self) -> frozenset[str]:
+        """The kinds that its detectors say they find; a detector of one's own need not say."""
+        steps = [*self.detect, *(self.scan.detect if self.scan else ())]
+        return frozenset(kind for step in steps for kind in getattr(step.make(), "kinds", ()))
+
+    @model_validator(mode="after")
+    def _check_found(self) -> ContentPolicy:
+        for step in (*self.detect, *(self.scan.detect if self.scan else ())):
+            for kind in getattr(step.make(), "kinds", ()):
+                if kind not in self.regions:
+                    raise ValueError(
+                        f"{step.name} finds {kind!r}, but regions: has no ladder for it; add one for {kind!r}"
+                    )
+        return self
+
     @model_validator(mode="after")
     def _check_given(self) -> ContentPolicy:
         for kind in self.given.values():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from anondata.components import suggest
 from anondata.errors import PolicyError, UndeclaredFieldError
 
 KEEP = "keep"
@@ -111,8 +112,10 @@ class Schema:
         known = sorted(known)
         for name, kind in self.content().items():
             if kind not in known:
+                words = dict.fromkeys([*known, KEEP, DROP, INSIGHTS, REGIONS, MASKS])
                 raise PolicyError(
-                    f"field {name!r} is declared {kind!r}, but the policy has rules for {', '.join(known)} only"
+                    f"field {name!r} is declared {kind!r}, but the policy has rules for {', '.join(known)} only; "
+                    + suggest(kind, words)
                 )
 
 

@@ -40,11 +40,16 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
     below = f" below about {min(smallest):g} px, or" if len(smallest) == len(content.detect) and smallest else ""
     given = int(counts.get("given", 0))
     nobody = "no detector found, and that the publisher did not mark," if given else "no detector found"
-    said = [f"A {kind} that {nobody} is as it was: one{below} turned, dark or hidden in part."]
+    found = int(counts.get("found", 0))
+    article = "An" if kind[0] in "aeiou" else "A"
+    said = [f"{article} {kind} that {nobody} is as it was: one{below} turned, dark or hidden in part."]
+    if content.looked_for and kind not in content.looked_for:
+        said = [f"{article} {kind} that the publisher did not mark is as it was: no detector looks for it."]
     if given:
+        others = "detectors found the others. " if given < found else ""
         said.append(
-            f"{given} of {int(counts.get('found', 0))} regions of the kind {kind} were marked by the publisher, by "
-            "boxes or masks; detectors found the others. Whether all were marked was not measured."
+            f"{given} of {found} regions of the kind {kind} were marked by the publisher, by boxes or masks; {others}"
+            "Whether all were marked was not measured."
         )
     if region.cover.name != "everyone":
         spared = int(counts.get("spared", 0))

@@ -15,8 +15,8 @@ _EXHAUSTED = {
 }
 _COVERS = {
     "everyone": "Every {kind} is changed, whoever it is.",
-    "gallery": "A {kind} is changed where it may be of somebody in a gallery of protected people; others stay.",
-    "everyone_except": "Every {kind} is changed but those of people in a gallery of consented ones; in doubt it is.",
+    "gallery": "A {kind} is changed where it may be of somebody in the gallery {gallery}; others stay.",
+    "everyone_except": "Every {kind} is changed but those of people in the gallery {gallery}; in doubt it is.",
 }
 
 _PLACES = (
@@ -33,7 +33,8 @@ def sentences(policy: Policy) -> list[str]:
 
 
 def _content(name: str, content: ContentPolicy) -> Iterator[str]:
-    yield f"In every {name}, {_named(content.detect)} looks for what is to be changed."
+    look = "looks" if len(content.detect) == 1 else "look"
+    yield f"In every {name}, {_named(content.detect)} {look} for what is to be changed."
     if content.given:
         told = "; ".join(f"{category}: {kind}" for category, kind in content.given.items())
         yield f"Boxes and masks that come with samples count, too. Their categories mean: {told}."
@@ -52,14 +53,14 @@ def _content(name: str, content: ContentPolicy) -> Iterator[str]:
 
 def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
     rule = _COVERS.get(region.cover.name, "Which {kind} is changed is told by the rule {rule}.")
-    told = rule.format(kind=kind, rule=region.cover.name)
+    told = rule.format(kind=kind, rule=region.cover.name, gallery=repr(region.cover.params.get("gallery", "")))
     yield told if kind in _PEOPLE else told.replace(", whoever it is", "")
     ladder = "; then ".join(_step(step) for step in region.ladder)
     yield (
         f"It is changed by the first of these that passes verification, each time from the original: {ladder}. "
         f"{_EXHAUSTED[region.on_exhausted]}"
     )
-    yield f"It passes when {_named(region.verify)} passes it, on the encoded and decoded result."
+    yield f"It passes when {_named(region.verify)} {_passes(region.verify)} it, on the encoded and decoded result."
     if region.pseudonyms:
         yield (
             f"Whoever {_step(region.pseudonyms)} knows has one new {kind} in all samples; others have another each "
@@ -67,7 +68,7 @@ def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
         )
     yield from (_PLACES.format(gallery=name) for name in _galleries_of_places(region.verify))
     if region.utility:
-        yield f"It must stay of use, too, unless it is filled: {_named(region.utility)} passes it."
+        yield f"It must stay of use, too, unless it is filled: {_named(region.utility)} {_passes(region.utility)} it."
     if region.tiny:
         ladder = "; then ".join(_step(step) for step in region.tiny.ladder)
         yield f"Below {region.tiny.below_px:g} px a {kind} is too small to be verified: {ladder}."
@@ -84,6 +85,10 @@ def _is_of_places(gate: Any) -> bool:
     return name_of("verifier", gate) == "place_match" and gate.gallery is not None
 
 
+def _passes(steps: Sequence[Step]) -> str:
+    return "passes" if len(steps) == 1 else "pass"
+
+
 def _named(steps: Sequence[Step]) -> str:
     return " and ".join(_step(step) for step in steps)
 
@@ -95,13 +100,18 @@ def _step(step: Step) -> str:
     return f"{step.name} ({told})" if told else step.name
 
 
+def _nested(name: str, params: Any) -> str:
+    told = ", ".join(f"{key.replace('_', ' ')} {_value(v)}" for key, v in (params or {}).items() if _shown(v))
+    return f"{name} ({told})" if told else name
+
+
 def _shown(value: Any) -> bool:
-    return value is not None and not isinstance(value, Mapping)
+    return value is not None and value != "" and not isinstance(value, Mapping)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ("/" if all(isinstance(one, float | int) for one in value) else " + ").join(map(_value, value))
-    if isinstance(value, Mapping):  # a gate among the gates of another
-        return " + ".join(str(name) for name in value)
+    if isinstance(value, Mapping):  # a gate among the gates of another, or a step of a chain
+        return " + ".join(_nested(str(name), params) for name, params in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

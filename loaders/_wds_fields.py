@@ -57,8 +57,12 @@ def declare_fields(fields: Mapping[str, str], keep: Iterable[str] | str, drop: I
     either = tuple(_split(names) for names in fields)
     content = [(name, kind) for group, kind in zip(either, fields.values(), strict=True) for name in group]
     names = [name for name, _ in content]
-    if not all(either) or len(set(names)) < len(names):
-        raise PolicyError("a name in fields is empty, or stands in two of them; each field is declared once")
+    if not all(either):
+        raise PolicyError("a name in fields is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PolicyError(
+            f"field {twice[0]!r} is declared twice, once maybe by default as a picture; each field is declared once"
+        )
     schema = declare(dict(content), _names(keep), _names(drop))
     Schema({group[0]: schema.fields[group[0]] for group in either}).regions()  # of alternatives a sample has one
     return Fields(schema, either)

@@ -151,3 +151,11 @@ def test_ladders_for_text_go_from_the_rung_that_leaves_most_text_down_as_measure
         assert [rung.name for rung in ladder] == rungs
         left = [measured[kind][name]["still_text"]["percent"] for name in rungs]
         assert left == sorted(left, reverse=True)
+
+
+def test_a_kind_that_a_detector_finds_has_a_ladder() -> None:
+    with pytest.raises(PolicyError, match="persons finds 'person', but regions: has no ladder for it; add one"):
+        from_yaml(PLAIN.replace("detect: [centerface]", "detect: [centerface, persons]"))
+    scanned = PLAIN.rstrip() + "\n    scan: {detect: [text]}\n"
+    with pytest.raises(PolicyError, match="text finds 'text'"):
+        from_yaml(scanned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def gates_of(policy: Policy) -> Iterator[Gate]:
 
 
 def _gates(component: Any, kind: str, within: str = "") -> Iterator[Gate]:
+    from anondata.components import name_of
     from anondata.verifiers.gates.base import ByDistance
     from anondata.verifiers.gates.compose import AllOf, AnyOf
     from anondata.verifiers.gates.confidence_drop import ConfidenceDrop
@@ -101,7 +103,10 @@ def _gates(component: Any, kind: str, within: str = "") -> Iterator[Gate]:
     elif isinstance(component, ConfidenceDrop):
         note = f"a fall of every classifier's confidence by {component.drop:g}, or to {component.negligible:g}"
     elif not isinstance(component, ByDistance):
-        note = "a gate of the policy's own: " + UNKNOWN
+        ours = ":" not in name_of("verifier", component)
+        note = (
+            str(inspect.getdoc(component)).partition("\n\n")[0] if ours else "a gate of the policy's own: " + UNKNOWN
+        )
     if note:
         yield Gate(str(component.name), kind, "verify", within, note=note)
     else:

@@ -109,6 +109,9 @@ def _entries(path: Path) -> Iterator[tuple[str, Boxes]]:
             yield from _of_lines(text)
         else:
             yield from _of_coco(json.loads(text, object_pairs_hook=_once))
+    except json.JSONDecodeError as error:
+        which = f"line {error.lineno}, column {error.colno}"
+        raise click.UsageError(f"{_OPTION} is no JSON at {which}; expected COCO, or a metadata.jsonl") from error
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{_OPTION} cannot be read as JSON in UTF-8: {type(error).__name__}") from error
 

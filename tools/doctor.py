@@ -164,7 +164,7 @@ def _show(body: Mapping[str, Any], found: list[State], checks: list[Check]) -> N
         click.echo(f"  not installed: {name} ({EXTRAS[name][1]}): {remedy}")
     click.echo("weights")
     for state in found:
-        click.echo(f"  {state.name:<20}{state.word:<10}{state.licence}")
+        click.echo(f"  {state.name:<27}{state.word:<10}{state.licence}")
         if state.problem:
             click.echo(f"    {state.problem}")
     click.echo("self-test")

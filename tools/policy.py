@@ -63,6 +63,12 @@ def check(policy: str) -> None:
     problems = list(_problems(made))
     for name in _galleries(made):
         click.echo(f"needs a gallery: --gallery {name}=FILE", err=True)
+    for kind in _not_looked_for(made):
+        click.echo(
+            f"note: no detector looks for {kind!r}; only boxes and masks that come with samples count", err=True
+        )
+    if made.audit is None:
+        click.echo("note: no audit: bound, so `anondata publish` will refuse what it makes", err=True)
     if problems:
         raise PolicyError(f"policy {made.name!r} cannot be run here:\n  " + "\n  ".join(problems))
     click.echo(f"{made.name}: good, {made.fingerprint}")
@@ -83,10 +89,22 @@ def explain(policy: str, as_json: bool) -> None:
         told = {"name": made.name, "fingerprint": made.fingerprint, "about": made.about, "done": done, "stays": stays}
         click.echo(json.dumps({"format": EXPLAIN_FORMAT, **told}))
         return
-    blocks = [f"{made.name} ({made.fingerprint})", made.about, "What is done:", *(f"- {line}" for line in done)]
+    about = [made.about] if made.about else []
+    blocks = [f"{made.name} ({made.fingerprint})", *about, "What is done:", *(f"- {line}" for line in done)]
     blocks += ["What stays:", *(f"- {line}" for line in stays)] if stays else []
     for block in blocks:
         click.echo(click.wrap_text(block, 100, subsequent_indent="  " if block.startswith("-") else ""))
+
+
+def _not_looked_for(policy: Policy) -> list[str]:
+    """Kinds that no detector finds, where all of them say what they find."""
+    return [
+        kind
+        for content in policy.content.values()
+        if all(hasattr(step.make(), "kinds") for step in content.detect)
+        for kind in content.regions
+        if kind not in content.looked_for
+    ]
 
 
 def _kinds(policy: Policy) -> list[str]:

@@ -26,6 +26,7 @@ class State:
     here: bool
     verified: bool
     licence: str
+    forbids: str
     size_bytes: int
     description: str
     problem: str = ""
@@ -104,7 +105,17 @@ def _state(item: Weights) -> State:
         except WeightsError as error:
             problem = str(error)
     source = type(item.source).__name__.lower()
-    return State(item.name, source, here, verified, item.licence.spdx, item.size_bytes, item.description, problem)
+    return State(
+        item.name,
+        source,
+        here,
+        verified,
+        item.licence.spdx,
+        item.licence.forbids,
+        item.size_bytes,
+        item.description,
+        problem,
+    )
 
 
 def _places(item: Weights) -> list[Path]:
@@ -120,7 +131,13 @@ def _places(item: Weights) -> list[Path]:
 def _table(found: Sequence[State]) -> None:
     """Plain columns on stdout, which other programs can cut."""
     rows = [("NAME", "STATE", "SOURCE", "LICENCE", "MB", "WHAT")]
-    rows += [(s.name, s.word, s.source, s.licence, f"{s.size_bytes / 1e6:.1f}", s.description) for s in found]
+    rows += [
+        (s.name, s.word, s.source, s.licence + ("*" if s.forbids else ""), f"{s.size_bytes / 1e6:.1f}", s.description)
+        for s in found
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]))
+    for terms in dict.fromkeys(s.forbids for s in found if s.forbids):
+        names = ", ".join(s.name for s in found if s.forbids == terms)
+        click.echo(click.wrap_text(f"* {names}: {terms}", 110, subsequent_indent="  "), err=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ class InsightFaceDetector:
         WeightsError: no such file, or one that insightface does not take for a detector.
         MissingExtraError: insightface is not installed.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
 
     pack: str = DEFAULT_PACK
     threshold: float = 0.5

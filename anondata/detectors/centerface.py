@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class CenterFaceDetector:
         with it most of the cost, which grows with its square. At 10 px, native size, all of 102 people are found, of
         whom a naive attacker names half; at 8 px 71 % are found, of whom a fifth is named.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
 
     threshold: float = 0.2
     smallest_px: float = 10.0

@@ -20,6 +20,8 @@ class FrameDetector:
     it has no use, for it finds every picture again.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("frame",)
+
     networks: ClassVar[tuple[str, ...]] = ()
 
     def detect(self, views: Sequence[Tensor]) -> Regions:

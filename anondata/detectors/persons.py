@@ -48,6 +48,8 @@ class PersonDetector:
     finds some of those whom it misses.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("person",)
+
     networks: ClassVar[tuple[str, ...]] = ("persons-ssdlite",)
 
     threshold: float = 0.2

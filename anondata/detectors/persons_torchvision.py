@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class TorchvisionPersonDetector:
 
     Not guaranteed: recall. It was not measured here, where the weights cannot be had.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("person",)
 
     weights: str = ""
     model: str = "fasterrcnn_mobilenet_v3_large_320_fpn"

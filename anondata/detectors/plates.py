@@ -36,6 +36,8 @@ class PlateDetector:
     be found, in pixels of the picture; below some ten they are found and cannot be read.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("plate",)
+
     networks: ClassVar[tuple[str, ...]] = ("ppocr-det", "ppocr-rec")
 
     threshold: float = 0.6

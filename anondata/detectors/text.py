@@ -40,6 +40,8 @@ class TextDetector:
         ``ppocr-rec`` are needed, too.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("text",)
+
     networks: ClassVar[tuple[str, ...]] = ("ppocr-det", "ppocr-rec")
 
     threshold: float = 0.5

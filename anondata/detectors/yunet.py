@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class YuNetDetector:
 
     threshold: the least score of a face, in (0, 1). smallest_px: as for CenterFace.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
 
     threshold: float = 0.6
     smallest_px: float = 10.0

@@ -267,7 +267,7 @@ def test_no_global_generator_is_touched(shards):
     ("options", "message"),
     [
         ({"fields": {"jpg;cls": "image"}, "keep": "cls"}, "declared twice"),
-        ({"fields": {"jpg": "image", "png;jpg": "image"}}, "stands in two of them"),
+        ({"fields": {"jpg": "image", "png;jpg": "image"}}, "declared twice"),
         ({"fields": {"": "image"}}, "is empty"),
         ({"fields": {}}, "no field is declared to hold content"),
         ({"keep": "__url__"}, "WebDataset's own"),

@@ -96,3 +96,16 @@ def test_explain_tells_what_the_categories_of_given_regions_mean(anondata, tmp_p
     (tmp_path / "mine.yaml").write_text(text)
     done = anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json["done"]
     assert any("with samples count, too. Their categories mean: 3: ignore; driver: face." in line for line in done)
+
+
+def test_check_says_what_nobody_looks_for_and_what_cannot_be_published(anondata, tmp_path):
+    policy = yaml.safe_load(load_policy("faces").to_yaml())
+    face = policy["content"]["image"]["regions"]["face"]
+    policy["content"]["image"]["regions"] = {"face": face, "car": face}
+    policy["audit"] = None
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+    shown = anondata("policy", "check", tmp_path / "mine.yaml")
+    assert shown.code == 0
+    assert "no detector looks for 'car'" in shown.err
+    assert "no audit: bound" in shown.err
+    assert anondata("policy", "check", "faces").err == ""

@@ -153,7 +153,7 @@ def objects(**changed: Any) -> str:
 
 LINES = {
     "nothing": ("", "says nothing of 3 of 3"),
-    "no JSON": ("secret", "cannot be read as JSON"),
+    "no JSON": ("secret", "is no JSON at line 1, column 1"),
     "no UTF-8": (b"\xff\xfe", "cannot be read as JSON"),
     "too deep": ("[" * 100_000, "cannot be read as JSON"),
     "a list": ("[]", "line 1 of --regions has no file_name"),
