@@ -67,6 +67,8 @@ def check(policy: str) -> None:
         click.echo(
             f"note: no detector looks for {kind!r}; only boxes and masks that come with samples count", err=True
         )
+    for step, kind, suits in _unsuited(made):
+        click.echo(f"note: {step} is made for {suits}, and is used on {kind!r}", err=True)
     if made.audit is None:
         click.echo("note: no audit: bound, so `anondata publish` will refuse what it makes", err=True)
     if problems:
@@ -105,6 +107,16 @@ def _not_looked_for(policy: Policy) -> list[str]:
         for kind in content.regions
         if kind not in content.looked_for
     ]
+
+
+def _unsuited(policy: Policy) -> Iterator[tuple[str, str, str]]:
+    """Techniques and gates that are made for other kinds, each with the kind that it is used on."""
+    for content in policy.content.values():
+        for kind, region in content.regions.items():
+            for step in (*region.ladder, *region.verify, *region.utility):
+                suits = getattr(step.make(), "kinds", ())
+                if suits and kind not in suits:
+                    yield step.name, kind, " and ".join(suits)
 
 
 def _kinds(policy: Policy) -> list[str]:

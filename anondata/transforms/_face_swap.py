@@ -141,6 +141,7 @@ class FaceSwap(RegionTransform):
     crop_px = 256
     aligns = True
     redraws = True
+    kinds = ("face",)
     networks = ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
 
     @abstractmethod

@@ -52,6 +52,7 @@ class Silhouette(RegionTransform):
     """
 
     name = "silhouette"
+    kinds = ("person",)
 
     def __init__(
         self,

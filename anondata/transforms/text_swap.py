@@ -46,6 +46,7 @@ class TextSwap(RegionTransform):
     crop_px = 256
     aligns = True
     redraws = True
+    kinds = ("text", "plate")
 
     def __init__(self, grain: float = 1.0, coverage: float = 1.1, **common: Any) -> None:
         super().__init__(coverage=coverage, **common)

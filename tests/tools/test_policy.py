@@ -109,3 +109,19 @@ def test_check_says_what_nobody_looks_for_and_what_cannot_be_published(anondata,
     assert "no detector looks for 'car'" in shown.err
     assert "no audit: bound" in shown.err
     assert anondata("policy", "check", "faces").err == ""
+
+
+def test_check_says_which_gates_and_techniques_are_made_for_something_else(anondata, tmp_path):
+    policy = yaml.safe_load(load_policy("faces").to_yaml())
+    face = policy["content"]["image"]["regions"]["face"]
+    face["utility"] = [{"still_text": {}}]
+    face["ladder"] = [{"text_swap": {}}, *face["ladder"]]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+    told = anondata("policy", "check", tmp_path / "mine.yaml").err
+    assert "text_swap is made for text and plate, and is used on 'face'" in told
+    assert "still_text is made for text and plate, and is used on 'face'" in told
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_suit_their_kinds(anondata, name):
+    assert "is made for" not in anondata("policy", "check", name).err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,8 @@ class KeepsFace(_Detects):
     The scores are that distance; NaN, which never passes, where no face is found.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
+
     detector: str = "centerface"
     within: float = 0.35
 
@@ -119,6 +121,8 @@ class KeepsMouth(_Detects):
     The scores are the widths before and after; NaN, which never passes, where no landmarks are found after. A region
     that had none before passes: there is nothing to keep.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
 
     detector: str = "centerface"
     wide: float = WIDE

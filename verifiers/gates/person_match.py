@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,8 @@ class PersonMatch:
     that a technique keeps is meant to be kept, and is hardly held against it**. Nor that a re-identification network
     fails: without one the gate says that cloth and colours are gone, not that the person cannot be found.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("person",)
 
     strictness: float = 1.0
     embedder: str = ""

@@ -54,6 +54,7 @@ class PlaceMatch:
     """
 
     networks: ClassVar[tuple[str, ...]] = ("xfeat",)
+    kinds: ClassVar[tuple[str, ...]] = ("frame",)
 
     far: float = 0.01
     gallery: str | None = None

@@ -46,6 +46,7 @@ class TextUnread:
     """
 
     networks: ClassVar[tuple[str, ...]] = ("ppocr-rec",)
+    kinds: ClassVar[tuple[str, ...]] = ("text", "plate")
 
     most: float = 0.6
 
@@ -135,6 +136,7 @@ class StillText:
     """
 
     networks: ClassVar[tuple[str, ...]] = ("ppocr-det",)
+    kinds: ClassVar[tuple[str, ...]] = ("text", "plate")
 
     least: float = 0.3
 
