@@ -145,7 +145,7 @@ def test_an_undeclared_field_is_a_usage_error_that_says_how_to_go_on(anondata, s
         (["shards", "SRC", "--out", "OUT", "--policy", "facse"], "Presets: "),
         (["shards", "SRC", "--out", "OUT", "--group", "cls"], "group names a field that is not kept"),
         (["shards", "SRC", "--out", "OUT", "--keep", "jpg"], "declared twice"),
-        (["shards", "SRC", "--out", "OUT", "--regions", "jpg"], "stands in two of them"),
+        (["shards", "SRC", "--out", "OUT", "--regions", "jpg"], "declared twice"),
         (["shards", "SRC", "--out", "OUT", "--image", "png", "--masks", "png"], "a field is named twice"),
         (["shards", "SRC", "--out", "OUT", "--regions", "json", "--masks", "json:jpg"], "a field is named twice"),
         (["shards", "SRC", "--out", "OUT", "--regions", "json:secret"], "name the field of content"),

@@ -18,7 +18,7 @@ from anondata.errors import PolicyError, WeightsError
 from anondata.kernels import cut, outer_rects, resize, similarity
 from anondata.policy import from_yaml, load_policy
 from anondata.regions import cat_regions
-from anondata.transforms._face_swap import TONE_DRAW, look_of, redrawn, unlikeness
+from anondata.transforms._face_swap import TONE_DRAW, each_once, look_of, redrawn, unlikeness
 from anondata.transforms._faces_blend import (
     blended,
     depth_within,
@@ -114,14 +114,21 @@ def test_absurd_landmarks_give_a_finite_face(name: str, value: float, make: Any,
     assert 0 <= out.min() <= out.max() <= 1
 
 
-def test_seeds_choose_among_the_most_suitable(make: Any, portrait: Any) -> None:
+def test_seeds_choose_among_the_most_suitable(make: Any) -> None:
     technique = make("synthetic_face", choices=2)
-    crops, landmarks = cropped(technique, *portrait)
-    look, order = look_of(resize(crops, 256, 256), landmarks.double()), torch.arange(4)[None]
-    results = [technique.faces(order, landmarks.double(), look, [seed]) for seed in range(4)]
-    assert torch.equal(results[0], results[2])
-    assert torch.equal(results[1], results[3])
-    assert not torch.equal(results[0], results[1])
+    members = technique.members()
+    order = torch.arange(len(members))
+    two = each_once(order, members)[:2].tolist()
+    assert {int(technique.chosen(order, members, seed)) for seed in range(20)} == set(two)
+
+
+def test_a_seed_among_all_chooses_the_same_person_in_any_order(make: Any) -> None:
+    technique = make("synthetic_face", choices=1024)
+    members = technique.members()
+    orders = [torch.randperm(len(members), generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    for seed in range(6):
+        assert len({int(members.people[technique.chosen(order, members, seed)]) for order in orders}) == 1
+    assert len({int(technique.chosen(orders[0], members, seed)) for seed in range(20)}) > 1
 
 
 def test_another_seed_averages_others(make: Any, portrait: Any) -> None:
