@@ -98,8 +98,8 @@ TRIED: dict[str, list[dict[str, Any]]] = {
         {"steps": [{"warp": {"strength": 0.3}}, {"resize": {"pixels": 8}}], "coverage": 1.5},
         {"steps": [{"shuffle": {"blocks": 8}}, {"noise": {"std": 0.5}}], "coverage": 1.5},
     ],
-    "ksame": [{"k": 2}, {"k": 4}, {"k": 8}],
-    "synthetic_face": [{"coverage": 1.3}, {}],
+    "ksame": [{"k": 2}, {"k": 4}, {"k": 8}, {"k": 4, "coverage": 1.15}],
+    "synthetic_face": [{"coverage": 1.15}, {"coverage": 1.3}, {}],
     "mask": [{"by": "mean", "coverage": 1.5}, {"by": "inpaint", "coverage": 1.5}],
     "fill": [{}, {"coverage": 1.5}],
 }
