@@ -29,8 +29,8 @@ class SyntheticFace(FaceSwap):
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
     like a real one: results must pass the gates like any other, so this technique does not say that it erases.
-    With a coverage of about 1.15 the original's hair, ears and neck stay: no seam shows, and they tell something; with
-    1.5 they go, and a halo and a smeared neck show where they were.
+    With a coverage of about 1.15 the original's hair, ears and neck stay: no seam shows, and they tell something;
+    with 1.5 they go, and a halo and a smeared neck show where they were.
     Regions less than 18 px wide keep a trace of the original along the edge of the covered area: give them a rung
     of their own. Faces wider than 200 px come out softer than their surroundings.
 
