@@ -81,7 +81,7 @@ class Traces:
         for place, value in after.items():
             self._allow(value)
             if place in before:
-                _compare(before[place], value, _changed(record, place), "a released picture")
+                _compare(before[place], value, _changed(record, place), "a released picture", drawn=True)
         if after:
             for _, value in values_of(kept or {}):
                 self._keep(value, before, record)
@@ -159,8 +159,11 @@ def _changed(record: SampleRecord, place: str) -> list[RegionRecord]:
     return [region for region in record.regions if region.place == place and not region.spared]
 
 
-def _compare(original: Value, value: Value, changed: list[RegionRecord], what: str) -> None:
-    """Raises LeakError where a picture is its original, or shows a region of it almost as it was."""
+def _compare(original: Value, value: Value, changed: list[RegionRecord], what: str, *, drawn: bool = False) -> None:
+    """Raises LeakError where a picture is its original, or shows a region of it almost as it was.
+
+    drawn: whether the techniques of the record made the picture; in one that was kept nothing is redrawn.
+    """
     if not changed:
         return
     before, after = original.pixels, value.pixels
@@ -168,7 +171,7 @@ def _compare(original: Value, value: Value, changed: list[RegionRecord], what: s
         raise leak(what, "cannot be decoded, and so not be compared with its original; leave it out, or keep a PNG")
     if before.shape == after.shape and torch.equal(before, after):
         raise leak(what, "is its original, in which something was to be changed")
-    if any(near_copy(before, after, region.box, redrawn=redraws(region.technique)) for region in changed):
+    if any(near_copy(before, after, region.box, redrawn=drawn and redraws(region.technique)) for region in changed):
         raise leak(what, "shows a region almost as it was, though it was to be changed")
 
 

@@ -27,7 +27,7 @@ from anondata.content.images import ImageContent
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import LeakError, MissingExtraError
 from anondata.loaders.leaks import Traces
-from anondata.loaders.leaks.faces import concordances, near_copy
+from anondata.loaders.leaks.faces import concordances, is_mirrored, near_copy
 from anondata.loaders.leaks.windows import DENSE, WINDOW, Index, fingerprints, telling
 from anondata.records import Released, SampleRecord
 from anondata.transforms import describe
@@ -122,6 +122,26 @@ def test_a_symmetric_thing_is_not_taken_for_a_mirror_image() -> None:
     lopsided = both.clone()
     lopsided[:, :, :8] = 0
     assert near_copy(lopsided, lopsided.flip(2), (10.0, 20.0, 60.0, 70.0))
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.4, 0), (0.5, 0), (1.0, 0), (1.3, 40)])
+def test_a_mirror_image_is_one_however_bright_it_is(gain: float, offset: float) -> None:
+    fine = np.random.default_rng(0).integers(90, 130, (3, 96, 160), dtype=np.uint8)
+    original = torch.from_numpy(fine.repeat(2, axis=1).repeat(2, axis=2)).contiguous()
+    mirrored = (original.flip(2).float() * gain + offset).round().clamp(0, 255).to(torch.uint8)
+    assert is_mirrored(original, mirrored)
+    assert not is_mirrored(original, mirrored.flip(2))
+
+
+def test_a_small_thing_that_was_not_redrawn_is_found_in_a_jpeg_too(photo: Callable[..., bytes]) -> None:
+    image = picture(photo())
+    [region] = released(photo())[1].regions
+    factor = 8 / region.size_px
+    shrunk = small(image, factor)
+    again = Image.open(io.BytesIO(encoded(shrunk, "JPEG", quality=75)))
+    before, after = (torch.from_numpy(np.asarray(i).copy()).permute(2, 0, 1) for i in (shrunk, again))
+    x0, y0, x1, y1 = (side * factor for side in region.box)
+    assert near_copy(before, after, (x0, y0, x1, y1), redrawn=True)
 
 
 @pytest.mark.parametrize("change", ["the same", "JPEG 95", "grey", "twice"])

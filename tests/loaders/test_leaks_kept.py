@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,23 @@ def test_a_kept_picture_that_shows_the_face_is_found(photo: Callable[..., bytes]
     for kept in (thumbnail, small(picture(original), 0.4), original, {"in": [{"bytes": thumbnail}]}, spelled_out):
         with pytest.raises(LeakError, match="a kept picture"):
             Traces().add({"image": original}, record, {"image": value}, {"thumbnail": kept})
+
+
+def test_what_techniques_redraw_is_looked_for_in_kept_pictures_as_strictly_as_ever(
+    photo: Callable[..., bytes],
+) -> None:
+    original = photo()
+    value, record = released(original)
+    swapped = SampleRecord(tuple(replace(r, technique="synthetic_face {}") for r in record.regions))
+    [region] = record.regions
+    face = picture(original).rotate(5, Image.Resampling.BICUBIC, center=center(region.box))
+    for kept in (encoded(face), encoded(small(picture(original), 0.15))):
+        with pytest.raises(LeakError, match="a kept picture"):
+            Traces().add({"image": original}, swapped, {"image": value}, {"thumbnail": kept})
+
+
+def center(box: tuple[float, float, float, float]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 @pytest.mark.parametrize("form", ["AVIF", "JPEG2000", "PPM", "TGA"])
