@@ -125,6 +125,22 @@ def redraws(description: str) -> bool:
     return name in TABLES["technique"] and bool(_class("technique", name).redraws)
 
 
+def kinds_of(component: Any) -> tuple[str, ...]:
+    """The kinds of region that a component says it finds or is made for; none where it does not say.
+
+    Raises:
+        PolicyError: a component of one's own whose ``kinds`` are no texts.
+    """
+    kinds = getattr(component, "kinds", ())
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, tuple | list | set | frozenset) or not all(isinstance(kind, str) for kind in kinds):
+        raise PolicyError(
+            f"kinds of {type(component).__name__!r} is {type(kinds).__name__}; expected a tuple of kinds of region, "
+            "such as ('face',), or no such attribute"
+        )
+    return tuple(kinds)
+
+
 def open_gallery(source: Any) -> Any:
     """A gallery by the path of its file, or as it is."""
     if not isinstance(source, str | os.PathLike):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
-from anondata.components import Role, build, params_of, suggest
+from anondata.components import Role, build, kinds_of, params_of, suggest
 from anondata.errors import PolicyError
 
 IGNORE = "ignore"
@@ -172,12 +172,12 @@ class ContentPolicy(_Data):
     def looked_for(self) -> frozenset[str]:
         """The kinds that its detectors say they find; a detector of one's own need not say."""
         steps = [*self.detect, *(self.scan.detect if self.scan else ())]
-        return frozenset(kind for step in steps for kind in getattr(step.make(), "kinds", ()))
+        return frozenset(kind for step in steps for kind in kinds_of(step.make()))
 
     @model_validator(mode="after")
     def _check_found(self) -> ContentPolicy:
         for step in (*self.detect, *(self.scan.detect if self.scan else ())):
-            for kind in getattr(step.make(), "kinds", ()):
+            for kind in kinds_of(step.make()):
                 if kind not in self.regions:
                     raise ValueError(
                         f"{step.name} finds {kind!r}, but regions: has no ladder for it; add one for {kind!r}"

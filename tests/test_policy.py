@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy, presets
 from anondata.tools.bench._common import RESULTS
@@ -102,6 +103,25 @@ def test_a_file_is_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
 def test_components_of_one_s_own_are_named_by_their_path() -> None:
     text = PLAIN.replace("[fill]", "['anondata.transforms.fill:Fill': {coverage: 2.0}]")
     assert from_yaml(text).content["image"].regions["face"].ladder[0].make().coverage == 2.0
+
+
+class OneKind(CenterFaceDetector):
+    kinds = "face"  # type: ignore[assignment]  # as people write it
+
+
+class NoKinds(CenterFaceDetector):
+    def kinds(self) -> tuple[str, ...]:  # type: ignore[override]  # a word that may mean something else
+        return ("face",)
+
+
+def test_a_detector_of_one_s_own_may_say_its_one_kind_as_a_text() -> None:
+    content = from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:OneKind']")).content["image"]
+    assert content.looked_for == {"face"}
+
+
+def test_kinds_that_are_no_texts_are_an_error_that_says_what_they_should_be() -> None:
+    with pytest.raises(PolicyError, match="kinds of 'NoKinds' is method; expected a tuple"):
+        from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:NoKinds']"))
 
 
 def test_the_bound_for_publishing_is_part_of_the_fingerprint() -> None:

@@ -100,10 +100,12 @@ def explain(policy: str, as_json: bool) -> None:
 
 def _not_looked_for(policy: Policy) -> list[str]:
     """Kinds that no detector finds, where all of them say what they find."""
+    from anondata.components import kinds_of
+
     return [
         kind
         for content in policy.content.values()
-        if all(hasattr(step.make(), "kinds") for step in content.detect)
+        if all(kinds_of(step.make()) for step in content.detect)
         for kind in content.regions
         if kind not in content.looked_for
     ]
@@ -111,10 +113,12 @@ def _not_looked_for(policy: Policy) -> list[str]:
 
 def _unsuited(policy: Policy) -> Iterator[tuple[str, str, str]]:
     """Techniques and gates that are made for other kinds, each with the kind that it is used on."""
+    from anondata.components import kinds_of
+
     for content in policy.content.values():
         for kind, region in content.regions.items():
             for step in (*region.ladder, *region.verify, *region.utility):
-                suits = getattr(step.make(), "kinds", ())
+                suits = kinds_of(step.make())
                 if suits and kind not in suits:
                     yield step.name, kind, " and ".join(suits)
 
