@@ -162,6 +162,16 @@ def test_grey_levels_of_a_png_of_few_bits_are_the_values_that_were_written():
     assert (found.kinds, found.boxes[0].tolist()) == (("face",) * 16, [0.0, 0.0, 2.0, 48.0])
 
 
+def test_a_png_of_few_bits_that_was_only_opened_has_the_values_that_were_written():
+    """As 17, which it is stretched to, a 1 could be ignored: in COCO 1 is a person and 17 a cat."""
+    for bits in (2, 4):
+        ones = bytes([0]) + bytes([0b01010101 if bits == 2 else 0b00010001]) * (64 * bits // 8)
+        image = Image.open(io.BytesIO(_grey_png(width=64, height=48, bits=bits, row=ones)))
+        assert len(
+            parse(image, frame=(48, 64), kinds=("face",), meaning={"1": "face", "17": "ignore", "85": "ignore"})
+        )
+
+
 def _grey_png(*, width: int, height: int, bits: int, row: bytes) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

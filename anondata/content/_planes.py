@@ -78,10 +78,14 @@ def _of_pil(image: Image.Image, frame: tuple[int, int]) -> NDArray[Any]:
     if image.size != frame[::-1]:  # before a file that was opened lazily is decoded
         raise _other_size(image.size[::-1], frame)
 
+    raw = [tile.args for tile in getattr(image, "tile", ())]  # how the file has them; gone once it is decoded
+    stretched = next((by for mode, by in (("L;2", 85), ("L;4", 17)) if image.format == "PNG" and mode in raw), 1)
+
     def read() -> NDArray[Any]:
         return np.array(image)
 
     values = _told(read)
+    values = values // stretched if stretched > 1 else values
     _check_upright(exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
     return values
 
