@@ -41,7 +41,7 @@ from anondata.kernels import resize
 Box = tuple[float, float, float, float]
 
 NEAR, NEAR_SMALL, SMALL_PX = 0.65, 0.75, 16
-# Of 204 generated faces and averages the highest was 0.82, of 215 that were 10 to 30 px wide 0.81, of swapped texts
+# Of 204 generated faces and averages the highest was 0.82, of 208 that were 10 to 30 px wide 0.81, of swapped texts
 # 0.68. Copies of small faces are less alike, see the table's first row.
 NEAR_REDRAWN, NEAR_REDRAWN_SMALL, SMALL_REDRAWN_PX = 0.93, 0.86, 24
 MIRRORED = 0.8  # where the face would be in a mirrored picture there is as yet other, unchanged content
