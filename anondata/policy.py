@@ -119,7 +119,7 @@ class RegionPolicy(_Data):
 
     @model_validator(mode="after")
     def _check_pseudonyms(self) -> RegionPolicy:
-        if self.pseudonyms and not any(step.make().pseudonymous for step in self.ladder):
+        if self.pseudonyms and not any(getattr(step.make(), "pseudonymous", False) for step in self.ladder):
             raise ValueError(
                 "pseudonyms: no technique of this ladder can give one person the same result again; name one that "
                 "can, such as synthetic_face: {members: 64, choices: 64}"

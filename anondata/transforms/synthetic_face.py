@@ -20,7 +20,8 @@ class SyntheticFace(FaceSwap):
     looked at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
     region and run key give the same face; another key gives another. With ``choices`` for all members
     one seed gives one person, whatever the pose, so that somebody can keep a new face (see ``pseudonyms`` in
-    :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too.
+    :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too. Two seeds give the same person in 1 of
+    ``members``: of ten people two of 64 are alike in half of all runs.
 
     A probe for smiles, trained on 51 people, is right about 91 % of the originals and 76 % of the results. It would
     be right about 88 % if smiles were told and not read, so most of what is lost is lost in reading a single photo,
