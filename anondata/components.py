@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any, Literal
 
-from anondata.errors import PolicyError
+from anondata.errors import AnondataError, PolicyError
 
 Role = Literal["cover", "detector", "pseudonyms", "technique", "verifier"]
 
@@ -77,6 +78,23 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
 }
 
 
+NEEDED: Mapping[Role, tuple[str, ...]] = {
+    "cover": ("embedders", "spares"),
+    "detector": ("detect",),
+    "pseudonyms": ("embedders", "people"),
+    "technique": ("name", "change", "extent"),
+    "verifier": ("judge", "embedders", "name"),
+}
+"""What a component of a role must have. :mod:`anondata.protocols` says what each is, and what else there may be."""
+
+_MORE_IN: Mapping[Role, str] = {
+    "cover": "anondata.protocols.Cover",
+    "detector": "anondata.protocols.Detector",
+    "pseudonyms": "anondata.protocols.Pseudonyms",
+    "technique": "anondata.transforms.base.RegionTransform, which techniques are derived from",
+    "verifier": "anondata.protocols.Verifier",
+}
+
 _strange: ContextVar[bool] = ContextVar("anondata_strange", default=False)
 
 
@@ -103,11 +121,14 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
     """A component of a role, made with the given keywords. Cheap: weights are loaded on first use.
 
     Raises:
-        PolicyError: for an unknown name (with the nearest known one) or parameters that it does not accept.
+        PolicyError: for an unknown name (with the nearest known one), parameters that it does not accept, or a class
+            of one's own that lacks something of :data:`NEEDED`.
     """
     made = _class(role, name)
     try:
-        return made(**params)
+        component = made(**params)
+        _check_has(role, name, component)
+        return component
     except PolicyError:
         raise
     except (TypeError, ValueError) as error:
@@ -117,6 +138,19 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
             hint = suggest(unknown[1], known) if known else ""
             raise PolicyError(f"{role} {name!r} has no parameter {unknown[1]!r}; {hint}") from error
         raise PolicyError(f"{role} {name!r}: {error}") from error
+    except Exception as error:
+        if name in TABLES[role] or isinstance(error, AnondataError):
+            raise
+        raise PolicyError(f"{role} {name!r} cannot be made: its code raised {type(error).__name__}") from error
+
+
+def _check_has(role: Role, name: str, component: Any) -> None:
+    """Raises :class:`PolicyError` for what a component lacks; a user's own may have been named in the wrong place."""
+    lacking = [word for word in NEEDED[role] if word not in dir(component)]  # computes none
+    if lacking:
+        raise PolicyError(f"{name!r} is no {role}: it has no {lacking[0]!r}; see {_MORE_IN[role]}")
+    if role == "technique" and not isinstance(component, import_module("anondata.transforms.base").RegionTransform):
+        raise PolicyError(f"{name!r} is no {role}; see {_MORE_IN[role]}")
 
 
 def redraws(description: str) -> bool:
@@ -148,12 +182,47 @@ def open_gallery(source: Any) -> Any:
     return import_module("anondata.verifiers.gallery.file").open_any(source)
 
 
-def params_of(component: Any) -> dict[str, Any]:
-    """Every parameter of a component as plain data, defaults included."""
+def params_of(component: Any, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every parameter of a component as plain data, defaults included.
+
+    Those of a dataclass are its fields; else ``config()`` tells them. A class of one's own may have neither: then
+    they are those that were given, and what its constructor takes for others.
+
+    given: the keywords that it was made with, where they are known.
+
+    Raises:
+        PolicyError: a component of one's own does not tell its parameters, or they are no plain data.
+    """
     if is_dataclass(component) and not isinstance(component, type):
-        return asdict(component)
-    params: dict[str, Any] = component.config()
-    return params
+        told = asdict(component)
+        return {field.name: told[field.name] for field in fields(component) if field.init}
+    if hasattr(component, "config"):
+        params: dict[str, Any] = component.config()
+        return params
+    return _written(component, given)
+
+
+def _written(component: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    taken = signature(type(component)).parameters.values()
+    names = [p for p in taken if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    if given is None and names:
+        raise PolicyError(
+            f"{type(component).__name__!r} does not tell its parameters: make it a dataclass, or give it a method "
+            "config() that returns the constructor's keywords"
+        )
+    defaults = {p.name: p.default for p in names if _is_plain(p.default)}
+    return {**defaults, **(given or {})}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in YAML and JSON."""
+    if isinstance(value, Mapping):
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return (
+        value is None
+        or type(value) in (bool, int, float, str)
+        or (type(value) is list and all(_is_plain(item) for item in value))
+    )
 
 
 def name_of(role: Role, component: Any) -> str:

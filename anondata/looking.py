@@ -41,13 +41,30 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
     """
     looks = [(i, look) for i, m in enumerate(media) for look in (rules.content.view(m), *rules.content.hidden(m))]
     owner = torch.tensor([i for i, _ in looks], device=device)
-    seen = cat_regions([detector.detect([look for _, look in looks]) for detector in detectors], device)
+    views = [look for _, look in looks]
+    seen = cat_regions([_seen(detector, views, device) for detector in detectors], device)
     found = merge(replace(seen, image=owner[seen.image]), iou=SAME_IOU)
     for kind in set(found.kinds) - set(rules.kinds):
         raise PolicyError(f"a detector finds {kind!r}, but the policy has no ladder for it")
     if not bool(found.boxes.isfinite().all() and found.scores.isfinite().all()):
         raise ValueError("a detector returned boxes or scores that are not finite")
     return found
+
+
+def _seen(detector: Detector, views: Sequence[Tensor], device: torch.device) -> Regions:
+    """What one detector finds. Raises :class:`PolicyError` where it is not what the protocol says: it would be lost."""
+    found = detector.detect(views)
+    if not isinstance(found, Regions):
+        raise PolicyError(
+            f"detector {type(detector).__name__!r} returned {type(found).__name__}; expected anondata.Regions, see "
+            "anondata.protocols.Detector"
+        )
+    if len(found) and not bool(((found.image >= 0) & (found.image < len(views))).all()):
+        raise PolicyError(
+            f"detector {type(detector).__name__!r} returned regions of pictures that it was not shown; image holds "
+            "the picture's index in the batch, from 0 on"
+        )
+    return found.to(device)
 
 
 def without_spared(rules: ContentRules, work: Work, media: Any, device: torch.device) -> Any:

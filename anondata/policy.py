@@ -26,16 +26,6 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# What a component of a role must have; a user's own may have been named in the wrong place.
-_NEEDED: Mapping[Role, tuple[str, ...]] = {
-    "cover": ("spares", "embedders"),
-    "detector": ("detect",),
-    "pseudonyms": ("people", "embedders"),
-    "technique": ("change", "extent"),
-    "verifier": ("judge", "embedders"),
-}
-
-
 class Step(_Data):
     """A component by name with all of its parameters; in YAML ``name`` or ``name: {parameter: value}``."""
 
@@ -54,10 +44,12 @@ class Step(_Data):
         if not isinstance(params, Mapping | None):
             raise ValueError(f"the parameters of {cls.role} {name!r} must be a mapping")
         made = build(cls.role, str(name), params or {})
-        missing = [word for word in _NEEDED[cls.role] if not hasattr(made, word)]
-        if missing:
-            raise ValueError(f"{name!r} is no {cls.role}: it has no {missing[0]!r}")
-        return {"name": str(name), "params": params_of(made)}
+        told = params_of(made, params or {})
+        try:
+            json.dumps(told)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the parameters of {cls.role} {name!r} are no plain data: {error}") from error
+        return {"name": str(name), "params": told}
 
     @model_serializer
     def _write(self) -> dict[str, Any]:

@@ -19,10 +19,25 @@ Media = TypeVar("Media")
 
 
 class Detector(Protocol):
-    """Finds regions in a batch of pictures (or whatever its content type shows it)."""
+    """Finds regions in a batch of pictures (or whatever its content type shows it).
+
+    :meth:`detect` is all that it needs. What it may have, too:
+
+    * ``kinds``, a tuple of the kinds of region that it finds: a policy without a ladder for one of them is refused
+      when it is read. Without, that shows when such a region is found.
+    * ``networks``, the registered weights that it computes with, for cards; without, cards name the class.
+    * parameters, as keywords of its constructor and plain data (numbers, texts, lists). A dataclass's fields or what
+      ``config()`` returns is what a policy's fingerprint holds; without, what the policy says of it and defaults.
+
+    It must find the same whatever else is in the batch, and may be called from several threads at once.
+    """
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        """Regions of all ``views``; for images each is ``(3, H, W)`` uint8, sizes may differ, any device."""
+        """Regions of all ``views``; for images each is ``(3, H, W)`` uint8, sizes may differ, any device.
+
+        ``image`` of a region is the index of its view. Views may be more than the pictures of a batch: what else of
+        a picture could show somebody is looked at as one more.
+        """
         ...
 
 
@@ -82,7 +97,11 @@ class Verdicts:
 
 
 class Verifier(Protocol):
-    """Judges whether regions can still be recognised."""
+    """Judges whether regions can still be recognised.
+
+    ``kinds`` and parameters may be told as by a :class:`Detector`; ``kinds`` are those that it is made for. One that
+    looks at galleries is a :class:`NeedsGalleries`, too.
+    """
 
     @property
     def name(self) -> str: ...
@@ -96,7 +115,7 @@ class Verifier(Protocol):
 
 
 class Cover(Protocol):
-    """Says whom a policy does not cover: regions that may stay as they are."""
+    """Says whom a policy does not cover: regions that may stay as they are. Parameters as of a :class:`Detector`."""
 
     @property
     def embedders(self) -> Sequence[Embedder]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Self
 
 import torch
@@ -25,10 +26,13 @@ class _Composed(ABC):
     def __init__(self, gates: Sequence[Any] = ()) -> None:
         if isinstance(gates, str | Mapping) or not gates:
             raise PolicyError(f"{self.word} needs a list of one gate or more")
-        self.gates: tuple[Verifier, ...] = tuple(_made(gate) for gate in gates)
+        made = [_made(gate) for gate in gates]
+        self.gates: tuple[Verifier, ...] = tuple(gate for gate, _ in made)
+        self._given = [given for _, given in made]
 
     def config(self) -> dict[str, Any]:
-        return {"gates": [{name_of("verifier", gate): params_of(gate)} for gate in self.gates]}
+        told = [params_of(gate, given) for gate, given in zip(self.gates, self._given, strict=True)]
+        return {"gates": [{name_of("verifier", gate): params} for gate, params in zip(self.gates, told, strict=True)]}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.gates)!r})"
@@ -47,10 +51,9 @@ class _Composed(ABC):
 
     def bound(self, galleries: Mapping[str, Any]) -> Self:
         gates = [gate.bound(galleries) if isinstance(gate, NeedsGalleries) else gate for gate in self.gates]
-        return self._with(gates)
-
-    def _with(self, gates: Sequence[Verifier]) -> Self:
-        return type(self)(gates)
+        twin = copy(self)
+        twin.gates = tuple(gates)
+        return twin
 
     @property
     @abstractmethod
@@ -117,11 +120,6 @@ class Ensemble(AllOf):
     def config(self) -> dict[str, Any]:
         return {name: list(v) if isinstance(v, list) else v for name, v in self._params.items()}
 
-    def _with(self, gates: Sequence[Verifier]) -> Self:
-        copy = type(self)(**self._params)
-        copy.gates = tuple(gates)
-        return copy
-
 
 def all_of(*gates: Any) -> AllOf:
     """A gate that passes what all of these pass."""
@@ -133,16 +131,15 @@ def any_of(*gates: Any) -> AnyOf:
     return AnyOf(gates)
 
 
-def _made(gate: Any) -> Verifier:
+def _made(gate: Any) -> tuple[Verifier, Mapping[str, Any] | None]:
+    """A gate, with the parameters that it was given where they are known."""
     if isinstance(gate, str):
         gate = {gate: {}}
     if not isinstance(gate, Mapping):
         if not (hasattr(gate, "judge") and hasattr(gate, "embedders")):
             raise PolicyError(f"a gate is {type(gate).__name__}, expected a verifier or its name")
-        made: Verifier = gate
-        return made
+        return gate, None
     if len(gate) != 1:
         raise PolicyError("a gate is written 'name' or 'name: {parameter: value}'")
     ((name, params),) = gate.items()
-    found: Verifier = build("verifier", str(name), params or {})
-    return found
+    return build("verifier", str(name), params or {}), params or {}
