@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,16 @@ from torch.utils import _pytree as pytree  # the tree that torchvision's v2 tran
 
 from anondata.errors import ShapeError
 from anondata.kernels import FLOATS, Shape, bounded, cover_weight, cut, outer_rects, paste
+from anondata.leakage import NO_BOUND, Leakage
 from anondata.randomness import RunKey
 
 MIN_COVERAGE = 0.5
+WHOLE_COVERAGE = 1.3  # from which on nothing of a face is beside the covered area but hair and what is around
 MAX_COVERAGE = 4.0
+
+
+# The methods that results come from.
+_RESULTS = frozenset({"change", "change_aligned", "change_around", "change_regions", "extent", "forward", "weight"})
 
 
 class RegionTransform(nn.Module):
@@ -48,7 +54,6 @@ class RegionTransform(nn.Module):
 
     name: ClassVar[str]
     crop_px: int = 128
-    erases: bool = False  # whether nothing of a region's content is in the result, whatever it was
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
     looks_around: bool = False  # whether it is told where its surroundings are; one that is overrides change_around
     networks: tuple[str, ...] = ()  # the registered weights that it computes with
@@ -75,6 +80,29 @@ class RegionTransform(nn.Module):
             raise ValueError(f"key must be a RunKey, got {type(key).__name__}")
         self.shape: Shape = shape
         self._key = RunKey() if key is None else key
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls).keys()
+        if "erases" in own:
+            raise TypeError(f"{cls.__name__} declares erases; it follows from leakage(), which may be overridden")
+        if "leakage" not in own and own & _RESULTS:  # what the class that it is made from promises is not of these
+            cls.leakage = RegionTransform.leakage  # type: ignore[method-assign]  # as if it were written in the class
+
+    def leakage(self) -> Leakage:
+        """The most that results can tell about what is in the covered area, by calculation.
+
+        No bound unless a technique overrides it. One that does promises that nothing but the crop and its seed goes
+        into the result: no landmarks, no surroundings. A subclass that changes regions in its own way has no bound
+        until it overrides this, too.
+        """
+        return NO_BOUND
+
+    @final
+    @property
+    def erases(self) -> bool:
+        """Whether nothing of a region's content is in the result, whatever it was."""
+        return self.leakage().nothing and self.coverage >= WHOLE_COVERAGE
 
     @property
     def extent(self) -> float:

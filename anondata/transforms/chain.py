@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from anondata.components import build
+from anondata.leakage import NO_BOUND, Leakage, least
 from anondata.transforms.base import RegionTransform
 
 Step = str | Mapping[str, Mapping[str, Any] | None]
@@ -19,7 +20,8 @@ class Chain(RegionTransform):
     """Changes a region by several techniques one after another, each the result of the one before, as one rung.
 
     Coverage, shape and soft edge are the chain's own. The region is changed at the most pixels that any of its steps
-    asks for, and leaves nothing where any of its steps does.
+    asks for, and leaves no more than the best of its steps: a later one cannot bring back what an earlier one took,
+    unless it is told landmarks of the original; then there is no bound.
 
     Args:
         steps: techniques as a policy names them, ``name`` or ``{name: {parameter: value}}``, without the parameters
@@ -47,13 +49,15 @@ class Chain(RegionTransform):
         made = [technique for _, technique in self._steps]
         self.crop_px = max(technique.crop_px for technique in made)
         self.draws = any(technique.draws for technique in made)
-        self.erases = any(technique.erases for technique in made)
         self.aligns = any(technique.aligns for technique in made)
         self.networks = tuple(dict.fromkeys(name for technique in made for name in technique.networks))
         self.moves = any(technique.moves for technique in made)
 
     def strength(self) -> dict[str, Any]:
         return {"steps": [{name: technique.strength()} for name, technique in self._steps]}
+
+    def leakage(self) -> Leakage:
+        return NO_BOUND if self.aligns else least(*(technique.leakage() for _, technique in self._steps))
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
         for place, (_, technique) in enumerate(self._steps):

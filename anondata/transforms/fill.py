@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms.base import RegionTransform
 
 
@@ -30,10 +31,12 @@ class Fill(RegionTransform):
         if not (_is_color(color) or (isinstance(color, str) and color == "mean")):
             raise ValueError(f"color must be 'mean' or three numbers in [0, 1], got {color!r}")
         self.color: str | tuple[float, ...] = "mean" if isinstance(color, str) else tuple(map(float, color))
-        self.erases = not isinstance(color, str) and self.coverage >= 1.3
 
     def strength(self) -> dict[str, Any]:
         return {"color": self.color if isinstance(self.color, str) else list(self.color)}
+
+    def leakage(self) -> Leakage:
+        return NO_BOUND if self.color == "mean" else NOTHING
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
         if isinstance(self.color, str):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anondata.errors import ShapeError
 from anondata.kernels import FLOATS, cut, outer_rects, paste, resize
+from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms._draws import like, one_of, working
 from anondata.transforms._membrane import membrane
 from anondata.transforms.base import RegionTransform
@@ -35,8 +36,8 @@ class Mask(RegionTransform):
     at no side that may lie beyond the picture's border, where pixels of the region itself are repeated: that is right
     for boxes of 8 pixels and more, and plain backgrounds are mistaken for borders.
 
-    ``erases`` is true of ``"solid"`` alone. A mean is of the region. An inpainting is of what is around, and there
-    lies the same person's hair and neck, or the neighbour whom another region covers: gates should look at it.
+    Only ``"solid"`` has a bound: it leaves nothing. A mean is of the region. An inpainting is of what is around, and
+    there lies the same person's hair and neck, or the neighbour whom another region covers: gates should look at it.
 
     Source: Pérez, Gangnet, Blake (2003), doi 10.1145/882262.882269, for membranes.
 
@@ -55,7 +56,6 @@ class Mask(RegionTransform):
             raise ValueError(f"color must be three numbers in [0, 1], got {color!r}")
         self.color = tuple(map(float, color))
         self.looks_around = self.by == "inpaint"
-        self.erases = self.by == "solid" and self.coverage >= 1.3
 
     @property
     def extent(self) -> float:
@@ -64,6 +64,9 @@ class Mask(RegionTransform):
 
     def strength(self) -> dict[str, Any]:
         return {"by": self.by, "color": list(self.color)}
+
+    def leakage(self) -> Leakage:
+        return NOTHING if self.by == "solid" else NO_BOUND
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
         if self.by == "solid":

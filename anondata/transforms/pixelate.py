@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.kernels import bounded
+from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.randomness import normal
 from anondata.transforms.base import RegionTransform, in_range
 
@@ -51,9 +53,25 @@ class Pixelate(RegionTransform):
     def strength(self) -> dict[str, Any]:
         return {"blocks": self.blocks, "noise": self.noise, "contrast": self.contrast}
 
+    def leakage(self) -> Leakage:
+        """Each block and channel is a Gaussian channel: a colour within half the contrast of grey, plus noise.
+
+        With no contrast nothing of the region is left; with contrast and no noise there is no bound. There are as
+        many blocks as a crop of the engine gets at most, soft edge included.
+        """
+        if not self.contrast:
+            return NOTHING
+        ratio = self.contrast / 2 / self.noise if self.noise else math.inf
+        snr = ratio * ratio  # not by **, which raises where it is too large
+        return Leakage(3 * self._across(self.extent) ** 2, snr) if snr < math.inf else NO_BOUND
+
+    def _across(self, extent: float) -> int:
+        """Blocks along the side of a crop."""
+        return max(1, int(self.blocks * extent))
+
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
-        colors = block_colors(crops, blocks=max(1, int(self.blocks * extent)))
-        colors = GREY + self.contrast * (colors - GREY)
+        colors = block_colors(crops, blocks=self._across(extent))
+        colors = GREY + self.contrast * (bounded(colors) - GREY)
         if self.noise:
             colors = bounded(colors + self.noise * normal(seeds, colors.shape[1:]).to(colors))
         return F.interpolate(colors, crops.shape[-2:], mode="nearest-exact")

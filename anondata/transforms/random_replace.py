@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms._draws import one_of, uniform, whole
 from anondata.transforms.base import RegionTransform, in_range
 
@@ -41,11 +42,12 @@ class RandomReplace(RegionTransform):
         self.share = in_range("share", share, 0.01, 1.0)
         self.blocks = whole("blocks", blocks, 1, 128)
         self.by = one_of("by", by, BY)
-        # Seeds depend on the content through a keyed hash alone. The coverage is the one that Fill asks for.
-        self.erases = self.share == 1 and self.coverage >= 1.3
 
     def strength(self) -> dict[str, Any]:
         return {"share": self.share, "blocks": self.blocks, "by": self.by}
+
+    def leakage(self) -> Leakage:
+        return NOTHING if self.share == 1 else NO_BOUND  # seeds depend on the content through a keyed hash alone
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
         channels, height, width = crops.shape[1:]
