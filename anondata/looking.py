@@ -52,7 +52,7 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
 
 
 def _seen(detector: Detector, views: Sequence[Tensor], device: torch.device) -> Regions:
-    """What one detector finds. Raises :class:`PolicyError` where it is not what the protocol says: it would be lost."""
+    """What one detector finds. Raises :class:`PolicyError` for what its protocol does not allow."""
     found = detector.detect(views)
     if not isinstance(found, Regions):
         raise PolicyError(

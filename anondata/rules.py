@@ -107,17 +107,19 @@ def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
     regions = [region for content in policy.content.values() for region in content.regions.values()]
     steps = [step for r in regions for step in (r.cover, r.pseudonyms, *r.verify, *r.utility)]
     made = [step.make() for step in steps if step]
-    needed = {name for component in made if isinstance(component, NeedsGalleries) for name in component.galleries}
+    looking = [component for component in made if isinstance(component, NeedsGalleries)]
+    needed = {name: getattr(one, "gallery_options", "") for one in looking for name in one.galleries}
     given = set(galleries)
-    if needed - given:
-        name = min(needed - given)
+    if lacking := needed.keys() - given:
+        name = min(lacking)
         raise PolicyError(
             f"policy {policy.name!r} needs a gallery called {name!r}: give galleries={{{name!r}: …}}, "
-            f"or --gallery {name}=FILE"
+            f"or --gallery {name}=FILE; `anondata gallery build PHOTOS --out FILE{needed[name]}` makes one"
         )
-    if given - needed:
+    if given - needed.keys():
+        name = min(given - needed.keys())
         raise PolicyError(
-            f"policy {policy.name!r} looks at no gallery called {min(given - needed)!r}; it would protect nobody. "
+            f"policy {policy.name!r} looks at no gallery called {name!r}; it would protect nobody. "
             f"Galleries that it names: {', '.join(sorted(needed)) or 'none'}"
         )
 

@@ -18,6 +18,7 @@ from typing import Any, Unpack
 from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders._flow import Flow, OnWithheld, Settled
+from anondata.loaders._kept import are_media, say_kept
 from anondata.loaders._reports import Reports
 from anondata.loaders._spares import Group, Spares
 from anondata.loaders._wds_fields import IMAGES, Fields, declare_fields
@@ -66,6 +67,7 @@ def anonymize(
     for name in declared.schema.fields:
         if name.startswith("__"):
             raise PolicyError(f"field {name!r} is WebDataset's own or anondata's; it is not to be declared")
+    say_kept(are_media(declared.schema.kept()))
     account = account_of(quota, anonymizer)
     flow = Flow(anonymizer, declared.schema, on_withheld, group, batch, Reports(report_folder), account)
     return Stage(flow, declared)

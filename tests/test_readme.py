@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -27,17 +28,21 @@ def script(title: str) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
-    """Photos of two classes, one of them corrupt, as a folder and as shards with captions; and a run key."""
+    """Photos of two classes, one corrupt, one grey, one with alpha; as a folder, and as shards with captions."""
     (tmp_path / "run.key").write_bytes(bytes(range(32)))
     for i in range(8):
         folder = tmp_path / "photos" / f"class{i % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.jpg").write_bytes(photo(i) if i != 5 else photo(i)[:-900])
+    for i, mode in ((2, "L"), (3, "RGBA")):
+        path = tmp_path / "photos" / f"class{i % 2}" / f"{i}.jpg"
+        Image.open(path).convert(mode).save(path.with_suffix(".png"))
+        path.unlink()
     (tmp_path / "shards").mkdir()
     for n in range(2):
         with tarfile.open(tmp_path / "shards" / f"train-{n:04}.tar", "w") as tar:
             for i in range(n, 8, 2):
-                data = (tmp_path / "photos" / f"class{i % 2}" / f"{i}.jpg").read_bytes()
+                data = photo(i) if i != 5 else photo(i)[:-900]
                 for suffix, value in (("jpg", data), ("cls", str(i % 2).encode()), ("txt", b"Jane Doe")):
                     info = tarfile.TarInfo(f"{i}.{suffix}")
                     info.size = len(value)

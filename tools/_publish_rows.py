@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import PublishError
@@ -26,6 +26,7 @@ _RENAMED = re.compile("[0-9a-f]{32}")  # a sample's key as `--rename-keys` write
 FILE_BYTES = 256 << 20
 """About how large a parquet file is."""
 GROUP_BYTES = 16 << 20  # of a row group: what a reader must hold, and what the Hub's viewer may read
+LABEL = "label"
 NUMBERS = ("cls", "cls2", "index", "inx", "id")  # suffixes that WebDataset decodes as whole numbers
 
 Show = Callable[[int], None]
@@ -34,10 +35,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """rows_per_file: None makes files of about 256 MiB. webdataset: tars are put beside the parquet files."""
+    """rows_per_file: None makes files of about 256 MiB. webdataset: tars are put beside the parquet files.
+
+    labels: the folder that each picture lies in becomes its label, as an imagefolder has it.
+    """
 
     rows_per_file: int | None = None
     webdataset: bool = False
+    labels: bool = False
 
 
 def write_rows(folder: Path, manifest: Manifest, out: Path, options: Options, show: Show) -> Counter[str] | None:
@@ -62,19 +67,39 @@ def write_rows(folder: Path, manifest: Manifest, out: Path, options: Options, sh
 
 def _images(folder: Path, manifest: Manifest, out: Path, options: Options, show: Show) -> Counter[str]:
     """Rows by the digest of the picture: neither their order nor a name tells where one comes from."""
-    from datasets import Features, Image, Value
+    from datasets import ClassLabel, Features, Image, Value
 
     told = _insights(folder, manifest) if INSIGHTS in manifest.files else None
-    features = Features({"image": Image(), **({"insights": Value("string")} if told is not None else {})})
     order = sorted((one.sha256, name) for name, one in manifest.files.items() if name != INSIGHTS)
+    labels = _labels([name for _, name in order]) if options.labels else {}
+    classes = ClassLabel(names=sorted(set(labels.values()))) if labels else None
+    features = Features(
+        {
+            "image": Image(),
+            **({LABEL: classes} if classes else {}),
+            **({"insights": Value("string")} if told is not None else {}),
+        }
+    )
 
     def row(name: str) -> Row:
         picture = {"bytes": _unchanged(folder / name, manifest.files[name]), "path": None}
-        return {"image": picture, **({"insights": told.get(name)} if told is not None else {})}
+        label = {LABEL: classes.str2int(labels[name])} if classes else {}
+        return {"image": picture, **label, **({"insights": told.get(name)} if told is not None else {})}
 
     sizes = [manifest.files[name].size for _, name in order]
     _write((row(name) for _, name in order), sizes, features, out / "data", options, show)
     return Counter(sha256 for sha256, _ in order)
+
+
+def _labels(names: Iterable[str]) -> dict[str, str]:
+    """The folder that each picture lies in, by the picture's name. Raises: PublishError for one that is in none."""
+    found = {name: PurePosixPath(name).parent.name for name in names}
+    if not all(found.values()):
+        raise PublishError(
+            "not every picture of the output lies in a folder that could be its label; anonymize a folder of "
+            "folders, one for each class, and without --rename"
+        )
+    return found
 
 
 def _insights(folder: Path, manifest: Manifest) -> dict[str, str]:

@@ -61,8 +61,9 @@ def check(policy: str) -> None:
 
     made = load_policy(policy)
     problems = list(_problems(made))
-    for name in _galleries(made):
-        click.echo(f"needs a gallery: --gallery {name}=FILE", err=True)
+    for name, options in _galleries(made).items():
+        how = f"`anondata gallery build PHOTOS --out FILE{options}` makes one"
+        click.echo(f"needs a gallery: --gallery {name}=FILE; {how}", err=True)
     for kind in _not_looked_for(made):
         click.echo(
             f"note: no detector looks for {kind!r}; only boxes and masks that come with samples count", err=True
@@ -127,11 +128,13 @@ def _kinds(policy: Policy) -> list[str]:
     return [kind for content in policy.content.values() for kind in content.regions]
 
 
-def _galleries(policy: Policy) -> list[str]:
+def _galleries(policy: Policy) -> dict[str, str]:
+    """What `anondata gallery build` must be told for each gallery that a policy names, by its name."""
     from anondata.protocols import NeedsGalleries
 
     made = [step.make() for step in _steps(policy)]
-    return sorted({name for one in made if isinstance(one, NeedsGalleries) for name in one.galleries})
+    looking = [one for one in made if isinstance(one, NeedsGalleries)]
+    return dict(sorted((name, getattr(one, "gallery_options", "")) for one in looking for name in one.galleries))
 
 
 def _steps(policy: Policy) -> Iterator[Any]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import MissingExtraError, PublishError
+from anondata.samples import KEEP
 from anondata.tools._publish_checks import audit_problems, checked, read_audit, seal_problems
 from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
-from anondata.tools._publish_rows import Options, write_rows
+from anondata.tools._publish_rows import LABEL, Options, write_rows
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -62,6 +63,7 @@ def publish(
     run_key: RunKey | bytes | None = None,
     rows_per_file: int | None = None,
     webdataset: bool = False,
+    labels: bool = False,
     endpoint: str | None = None,
     show: Show = lambda what, done, total: None,
 ) -> Published:
@@ -71,7 +73,8 @@ def publish(
     empty, or a URL that fsspec writes. repo_id: instead, a dataset of the Hugging Face Hub, made private unless
     ``public``. run_key: of the run, to check its seal. rows_per_file: None makes parquet files of about 256 MiB.
     webdataset: puts the shards of ``shards`` beside the parquet files; their keys must be renamed ones.
-    endpoint: of another Hub.
+    labels: of an output of ``anonymize``, the folder that each picture lies in becomes the column ``label``. The
+    folders' names come out. endpoint: of another Hub.
 
     Names of files and keys of samples are not published; rows made of pictures are in the order of their digests.
 
@@ -83,7 +86,7 @@ def publish(
     if (to is None) == (repo_id is None):
         raise PublishError("say where to: either a place, or the id of a repository")
     source, place = Path(folder), None if to is None else os.fspath(to)
-    maker = _Maker(source, about, Options(rows_per_file, webdataset), _key(run_key), show)
+    maker = _Maker(source, about, Options(rows_per_file, webdataset, labels), _key(run_key), show)
     api = _before(source, place, repo_id, public=public, endpoint=endpoint)
     body = read_audit(Path(audit))
     try:
@@ -116,6 +119,8 @@ class _Maker:
         manifest, sealed = checked(self.source, self.key, show=self._showing("checking", None))
         if self.options.webdataset and manifest.kind != "shards":
             raise PublishError("--webdataset is for outputs of `anondata shards`")
+        if self.options.labels and manifest.kind != "images":
+            raise PublishError("--labels is for outputs of `anondata anonymize`; others keep the columns of --keep")
         if manifest.policy.audit is None:  # known before the work, and told with the other problems
             self._refuse(audit_problems(manifest.policy, audit, pictures=0, digest=""), last=True)
         wanted = write_rows(self.source, manifest, made, self.options, self._showing("writing", len(manifest.files)))
@@ -143,7 +148,8 @@ class _Maker:
         from anondata.manifest import digest_of
 
         files = {DATA + path.name: digest_of(path) for path in sorted((made / DATA).iterdir())}
-        fields = {"image": "image", **source.fields} if source.kind == "shards" else source.fields
+        fields = {"image": "image", **source.fields} if source.kind == "shards" else dict(source.fields)
+        fields |= {LABEL: KEEP} if self.options.labels else {}
         return replace(source, files=files, fields=fields, kind="parquet", source=source.seal, seal="")
 
     def _read_back(self, made: Path, data: Manifest, wanted: Counter[str] | None) -> Counter[str]:
@@ -301,6 +307,12 @@ def _send(made: Path, to: str | None, api: Any, repo_id: str | None, *, public: 
 )
 @click.option("--homepage", metavar="URL", help="Page about the dataset.")
 @click.option("--webdataset", is_flag=True, help="Put the shards of `anondata shards --rename-keys` beside.")
+@click.option(
+    "--labels",
+    is_flag=True,
+    help="Keep labels: the folder that each picture lies in becomes the column label. The folders' names come out; "
+    "not where they are names of people.",
+)
 @click.option("--public", is_flag=True, help="Everybody may see the repository.")
 @click.option(
     "--key-file",
@@ -343,6 +355,7 @@ def command(folder: Path, repo_id: str | None, to: str | None, audit: Path, **op
             run_key=key,
             rows_per_file=options["rows_per_file"],
             webdataset=options["webdataset"],
+            labels=options["labels"],
             show=show,
         )
     seal = "its seal holds" if done.sealed else "its seal is not checked: the run key is not here, see --key-file"

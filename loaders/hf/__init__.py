@@ -23,6 +23,7 @@ except ImportError as error:
     raise MissingExtraError("datasets is not installed: pip install 'anondata[hf]'") from error
 
 from anondata.loaders._flow import Flow, OnWithheld
+from anondata.loaders._kept import say_kept
 from anondata.loaders._reports import Reports
 from anondata.loaders._spares import Group
 from anondata.loaders.hf.dicts import AnonymizedDatasetDict
@@ -122,7 +123,9 @@ def _view(ds: Dataset, flow: Flow) -> AnonymizedDataset:
             f"the dataset has the format {form['type']!r}; anonymize it without: ds.with_format(None), and set a "
             "format or transform on the view"
         )
-    view = AnonymizedDataset(Source(ds, flow, layout_of(ds.features, flow.schema)))._with(split=_name(ds))
+    layout = layout_of(ds.features, flow.schema)
+    say_kept(layout.kept_files())
+    view = AnonymizedDataset(Source(ds, flow, layout))._with(split=_name(ds))
     if form["type"] is None:
         return view
     shown = [name for name in view.column_names if name in form["columns"] or name == NOTE]

@@ -70,6 +70,10 @@ class Layout:
         """The columns, masks included, of which a leaf is such a one."""
         return [name for name, tree in self.source.items() if any(map(holds, _leaves(tree)))]
 
+    def kept_files(self) -> list[str]:
+        """The names of what is kept and stored as files: pictures, videos, sound."""
+        return [leaf.name for leaf in self.by_name().values() if leaf.kind == KEEP and is_file(item_of(leaf.feature))]
+
     def by_name(self) -> dict[str, Leaf]:
         """All leaves that are read."""
         return {leaf.name: leaf for tree in self.source.values() for leaf in _leaves(tree)}

@@ -10,6 +10,7 @@ from datasets import DatasetInfo, Features, IterableDataset
 
 from anondata.errors import RefusedError
 from anondata.loaders._flow import Flow
+from anondata.loaders._kept import say_kept
 from anondata.loaders._spares import Spares
 from anondata.loaders.hf.form import FORMATS
 from anondata.loaders.hf.layout import NOTE, layout_of, unknown_layout
@@ -52,6 +53,7 @@ def anonymize_stream(stream: IterableDataset, flow: Flow) -> IterableDataset:
         layout, known = unknown_layout(flow.schema), Features()
     else:
         layout = layout_of(stream.features, flow.schema)
+        say_kept(layout.kept_files())
         known = layout.features()
         if flow.on_withheld == "replace":
             known = Source.with_note(known)

@@ -24,6 +24,7 @@ from anondata.anonymizer import Anonymizer
 from anondata.errors import AnondataError, PolicyError, ShardsError, UnreadableSourceError
 from anondata.loaders._cores import usable_cores
 from anondata.loaders._flow import Flow, OnWithheld
+from anondata.loaders._kept import are_media, say_kept
 from anondata.loaders._parts import Part, Parts
 from anondata.loaders._spares import Group
 from anondata.loaders._wds_fields import IMAGES, declare_fields
@@ -159,6 +160,7 @@ def plan(
         PolicyError, ShardsError: what is asked for cannot be done. UnreadableSourceError: nothing can be listed.
     """
     declared = declare_fields(fields, keep, drop)
+    say_kept(are_media(declared.schema.kept()))
     if on_withheld == "replace" and NOTE in declared.schema.fields:
         raise PolicyError(f"field {NOTE!r} is written where samples are replaced; drop it, or rename it before")
     account = account_of(quota, anonymizer, may_stop=False)

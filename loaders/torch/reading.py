@@ -25,6 +25,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from anondata.errors import AnondataError, FieldTypeError, UndecodableError, UnreadableSourceError
 from anondata.loaders._flow import HOPELESS, Row
+from anondata.loaders._kept import say_kept
 from anondata.loaders._spares import copied
 from anondata.loaders.torch.samples import Layout
 from anondata.records import Withheld
@@ -58,6 +59,7 @@ class Reader:
     def __init__(self, dataset: Any, layout: Layout) -> None:
         self.dataset = dataset
         self.layout = layout
+        self._said = False
 
     def rows(self, keys: Sequence[Key]) -> list[Row]:
         """The rows of some samples, in order; :class:`Withheld` where one cannot be read.
@@ -96,7 +98,13 @@ class Reader:
             )
 
     def _row(self, sample: Any) -> Row:
-        return sample if isinstance(sample, Withheld) else self.layout.row(sample)
+        if isinstance(sample, Withheld):
+            return sample
+        row = self.layout.row(sample)
+        if not self._said:  # of the first sample: others look alike, or cannot be put into a batch with it
+            self._said = True
+            say_kept(name for name in self.layout.schema.kept() if isinstance(row.get(name), Image.Image))
+        return row
 
     @staticmethod
     def _read(read: Callable[[], Any], key: Key, *, last: bool = False) -> Any:

@@ -98,7 +98,10 @@ def compare(probes: Templates, gallery: Templates, *, mirrored: bool = False) ->
     parts = list(_blocks(probes, gallery, mirrored))
     rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
     if not len(rows):
-        raise AuditError("no face has another photo of the same person to be compared with")
+        raise AuditError(
+            "no face has another photo of the same person to be compared with; where nobody knows who is in the "
+            "photos, say so: `anondata audit --identity -` takes no folder for a person"
+        )
     counts = np.concatenate([part[1] for part in parts], axis=1)
     if not (counts[3] > counts[4]).any():
         raise AuditError("there is only one person to be named; an audit needs others, too")

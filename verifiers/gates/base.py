@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -87,9 +87,13 @@ class ByDistance:
 
 
 class WithGallery:
-    """A component that names one gallery in its field ``gallery``, and has it at hand once it is bound."""
+    """A component that names one gallery in its field ``gallery``, and has it at hand once it is bound.
+
+    gallery_options: what `anondata gallery build` must be told to make one that fits.
+    """
 
     gallery: str
+    gallery_options: ClassVar[str] = ""
 
     @property
     def galleries(self) -> Sequence[str]:
@@ -101,7 +105,8 @@ class WithGallery:
         """A copy with the gallery at hand. Raises :class:`GalleryError` where the gallery does not fit."""
         found = chosen(Gallery, self.gallery, galleries)
         self.check(found)
-        copy = type(self)(**{name: getattr(self, name) for name in self.__dataclass_fields__})  # type: ignore[attr-defined]  # every subclass is a dataclass
+        own = fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        copy = type(self)(**{field.name: getattr(self, field.name) for field in own})
         copy.__dict__["_gallery"] = found
         return copy
 

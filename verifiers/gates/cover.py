@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -38,7 +39,10 @@ class _ByGallery(WithGallery, ByDistance):
     def _check(self, gallery: Gallery, role: Role) -> None:
         gallery.check_embedder(self.made.name, self.made.fingerprint)
         if gallery.role != role:
-            raise GalleryError(f"gallery {self.gallery!r} is of {gallery.role} people, this cover needs {role} ones")
+            raise GalleryError(
+                f"gallery {self.gallery!r} is of {gallery.role} people, this cover needs {role} ones: "
+                f"build it with `anondata gallery build … --role {role}`"
+            )
 
     def _comparable(self, regions: Regions) -> Tensor:
         """``(R,)`` bool: large enough, with landmarks, and looking ahead."""
@@ -84,6 +88,8 @@ class EveryoneExcept(_ByGallery):
     (ISO/IEC 19795-1 calls it the false positive identification rate). ``fpir`` bounds it: the FAR of a comparison is
     at most ``fpir / templates``, and a gallery that would need a smaller one than was calibrated is refused.
     """
+
+    gallery_options: ClassVar[str] = " --role consented"
 
     gallery: str = "consented"
     far: float = 0.002

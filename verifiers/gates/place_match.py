@@ -55,6 +55,7 @@ class PlaceMatch:
 
     networks: ClassVar[tuple[str, ...]] = ("xfeat",)
     kinds: ClassVar[tuple[str, ...]] = ("frame",)
+    gallery_options: ClassVar[str] = " --of places"
 
     far: float = 0.01
     gallery: str | None = None

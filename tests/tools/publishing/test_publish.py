@@ -18,7 +18,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from datasets import Image, load_dataset
+from datasets import ClassLabel, Image, load_dataset
 from fsspec.implementations.memory import MemoryFileSystem
 
 from anondata.errors import CardError, ManifestError, PublishError
@@ -26,8 +26,14 @@ from anondata.manifest import FILE, from_json, read_manifest
 from anondata.policy import load_policy
 from anondata.randomness import RunKey
 from anondata.report import empty_report
+from anondata.tools import cli
 from anondata.tools.publish import About
 from anondata.tools.verify import verify
+
+
+def run(*args: object) -> None:
+    assert cli.run([str(arg) for arg in args]) == 0
+
 
 NAMES = (b"alice", b"bob", b"carol", b"dave", b"erin")
 
@@ -538,3 +544,34 @@ def test_chance_that_is_none_is_refused(output, edit, tmp_path):
     edit(output.audit, attacks=attacks)
     with pytest.raises(PublishError, match="chance is inf %"):
         output.publish(tmp_path / "public", run_key=None)
+
+
+def test_labels_of_an_imagefolder_are_kept_where_that_is_asked_for(
+    tmp_path: Path, photo: Callable[..., bytes]
+) -> None:
+    for number, label in enumerate(("cats", "dogs")):
+        (tmp_path / "src" / label).mkdir(parents=True)
+        (tmp_path / "src" / label / "jane.jpg").write_bytes(photo(number))
+    (tmp_path / "key").write_bytes(b"0123456789abcdef")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(load_policy("faces-fill").to_yaml().replace("above_chance: 5.0", "above_chance: 90.0"))
+    key = ("--key-file", tmp_path / "key")
+    run("anonymize", tmp_path / "src", "--out", tmp_path / "out", "--policy", mine, *key)
+    sides = ("--original", tmp_path / "src", "--anonymized", tmp_path / "out")
+    run("audit", *sides, "--identity", "-", "--run-key", tmp_path / "key", "--out", tmp_path / "audit", "--no-plots")
+    told = ("--audit", tmp_path / "audit", "--title", "Pets", "--licence", "cc-by-4.0", "--labels", *key)
+    run("publish", tmp_path / "out", *told, "--to", tmp_path / "p")
+    loaded = load_dataset(str(tmp_path / "p"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded.features["label"] == ClassLabel(names=["cats", "dogs"])
+    pictures = {path.read_bytes(): path.parent.name for path in (tmp_path / "out").rglob("*.jpg")}
+    stored = loaded.cast_column("image", Image(decode=False))
+    assert [loaded.features["label"].int2str(row["label"]) for row in stored] == [
+        pictures[row["image"]["bytes"]] for row in stored
+    ]
+    assert b"jane" not in b"".join(path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file())
+
+
+def test_labels_need_folders(output: Any, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="not every picture of the output lies in a folder"):
+        output.publish(tmp_path / "p", labels=True)
+    assert not (tmp_path / "p").exists()
