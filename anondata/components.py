@@ -26,6 +26,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "everyone": "anondata.rules:Everyone",
         "everyone_except": "anondata.verifiers.gates.cover:EveryoneExcept",
         "gallery": "anondata.verifiers.gates.cover:OnlyGallery",
+        "head": "anondata.rules:Head",
     },
     "detector": {
         "centerface": "anondata.detectors.centerface:CenterFaceDetector",
@@ -49,6 +50,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "pixelate": "anondata.transforms.pixelate:Pixelate",
         "synthetic_face": "anondata.transforms.synthetic_face:SyntheticFace",
         "plate_swap": "anondata.transforms.plate_swap:PlateSwap",
+        "random_colors": "anondata.transforms.random_colors:RandomColors",
         "random_replace": "anondata.transforms.random_replace:RandomReplace",
         "resize": "anondata.transforms.resize:Resize",
         "shuffle": "anondata.transforms.shuffle:Shuffle",

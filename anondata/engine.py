@@ -190,7 +190,7 @@ class Engine:
                     pending[id(track.technique)].append((i, track))
                     techniques[id(track.technique)] = track.technique
         for which, tracks in pending.items():
-            regions = cat_regions([t.region.renumbered(i) for i, t in tracks], self.device)
+            regions = cat_regions([t.covered.renumbered(i) for i, t in tracks], self.device)
             seeds = [self._seed(works[i], t) for i, t in tracks]
             media = self._unmoved(rules, works, techniques[which], tracks)
             patches = rules.content.change(media, regions, techniques[which], seeds)

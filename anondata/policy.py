@@ -93,7 +93,8 @@ class TinyPolicy(_Data):
 class RegionPolicy(_Data):
     """What happens to one kind of region.
 
-    cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed.
+    cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed. ``head`` is
+        everyone, and covers hair, neck and shoulders, too; covers by a gallery take it as ``area: head``.
     ladder: techniques, the least destructive first. verify: all must pass before a region is released.
     utility: must pass, too, for what is left to be of use; not asked of a region that is filled in the end.
     on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
@@ -177,6 +178,21 @@ class ContentPolicy(_Data):
         return self
 
     @model_validator(mode="after")
+    def _check_area(self) -> ContentPolicy:
+        for kind, rules in self.regions.items():
+            if getattr(rules.cover.make(), "area", "face") == "face":
+                continue
+            if kind != "face":
+                raise ValueError(f"regions.{kind}.cover: only faces have a head to cover")
+            swaps = [step.name for step in rules.ladder if step.make().aligns]
+            if swaps:
+                raise ValueError(
+                    f"regions.face.cover: {swaps[0]} draws a face where the face was, and cannot cover the head; "
+                    "cover heads with random_colors or fill"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_given(self) -> ContentPolicy:
         for kind in self.given.values():
             if (kind in self.regions) == (kind == IGNORE):
@@ -234,6 +250,11 @@ def from_yaml(text: str) -> Policy:
         raise PolicyError("the policy does not validate:\n" + explained(error, _KEYS, "policy")) from error
 
 
+RENAMED = {"faces-blur": "unsafe-blur", "faces-mosaic": "unsafe-mosaic"}
+UNSAFE = "unsafe-"
+"""How the names of presets begin whose results attackers are known to see through; they are never published."""
+
+
 def presets() -> tuple[str, ...]:
     """The names of the policies that come with the package."""
     folder = files("anondata.policies")
@@ -244,10 +265,16 @@ def load_policy(source: str | Path | Policy) -> Policy:
     """A policy by the name of a preset, by the path of a YAML file, or as it is.
 
     Raises:
-        PolicyError: for an unknown name, a file that cannot be read, or what :func:`from_yaml` raises.
+        PolicyError: for an unknown name, one that a preset no longer has, a file that cannot be read, or what
+            :func:`from_yaml` raises.
     """
     if isinstance(source, Policy):
         return source
+    if source in RENAMED:
+        raise PolicyError(
+            f"the preset {source!r} is now called {RENAMED[str(source)]!r}: attackers who know the technique name "
+            "most people in its results. Take 'faces', or name it as it is called now"
+        )
     if str(source) in presets():
         return from_yaml((files("anondata.policies") / f"{source}.yaml").read_text())
     if Path(source).suffix not in (".yaml", ".yml"):

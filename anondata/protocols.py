@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -114,8 +114,14 @@ class Verifier(Protocol):
     def judge(self, probe: Probe) -> Verdicts: ...
 
 
+Area = Literal["face", "head"]
+
+
 class Cover(Protocol):
-    """Says whom a policy does not cover: regions that may stay as they are. Parameters as of a :class:`Detector`."""
+    """Says whom a policy does not cover: regions that may stay as they are. Parameters as of a :class:`Detector`.
+
+    One that also has ``area`` says what of a face is covered: ``"face"`` alone, or the whole ``"head"``.
+    """
 
     @property
     def embedders(self) -> Sequence[Embedder]:

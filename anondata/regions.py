@@ -13,6 +13,9 @@ from anondata.errors import ShapeError
 # Where landmarks lie in a detector's box, relative to it: the mean of CenterFace's own on upright faces. It stands in
 # for landmarks that a region does not have.
 USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68, 0.77))
+# What belongs to a head, from the face's box on, in its widths and heights: to each side, above and below. Hair, neck
+# and shoulders are in it.
+HEAD = (0.8, 0.6, 0.9)
 LANDMARKS = 5  # left eye, right eye, nose, left and right mouth corner, as seen in the picture
 
 
@@ -78,6 +81,26 @@ class Regions:
         """The same regions, their boxes scaled about their centres."""
         centre, half = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2, self.sizes * (factor / 2)
         return replace(self, boxes=torch.cat([centre - half, centre + half], dim=1))
+
+    def heads(self) -> Regions:
+        """The same regions, each box grown to the head with hair, neck and shoulders, see :data:`HEAD`.
+
+        Which way is down is told by the landmarks, to the nearest quarter turn; where a region has none, the box
+        grows to all sides as far as it would to any.
+        """
+        side, above, below = HEAD
+        margins = self.boxes.new_tensor(  # left, top, right, bottom of a face whose chin points down, up, right, left
+            [
+                [side, above, side, below],
+                [side, below, side, above],
+                [above, side, below, side],
+                [below, side, above, side],
+            ]
+        )
+        across, down = (self.landmarks[:, 3:].mean(dim=1) - self.landmarks[:, :2].mean(dim=1)).unbind(dim=1)
+        turned = torch.where(down.abs() >= across.abs(), (down < 0).long(), 2 + (across < 0).long())
+        grown = margins[turned].where(self.has_landmarks[:, None], max(HEAD)) * self.sizes.repeat(1, 2)
+        return replace(self, boxes=self.boxes + grown * grown.new_tensor([-1, -1, 1, 1]))
 
     def renumbered(self, image: int) -> Regions:
         """The same regions, all in image number ``image``."""

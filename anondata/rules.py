@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.content.images import ImageContent
 from anondata.errors import PolicyError
 from anondata.policy import ContentPolicy, Policy, RegionPolicy
-from anondata.protocols import ContentType, Cover, Detector, Embedder, NeedsGalleries, Pseudonyms, Verifier
+from anondata.protocols import Area, ContentType, Cover, Detector, Embedder, NeedsGalleries, Pseudonyms, Verifier
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 
@@ -21,12 +21,24 @@ from anondata.transforms.base import RegionTransform
 class Everyone:
     """Covers every region."""
 
+    area: ClassVar[Area] = "face"
+
     @property
     def embedders(self) -> Sequence[Embedder]:
         return ()
 
     def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
         return torch.zeros_like(regions.scores, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Head(Everyone):
+    """Covers every face together with its hair, neck and shoulders; see :meth:`anondata.regions.Regions.heads`.
+
+    Who knows a person by what lies around a face then has less to go by, and less of the picture is left.
+    """
+
+    area: ClassVar[Area] = "head"
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,12 @@ class KindRules:
         judges = (*self.verifiers, *self.utility)
         named = self.pseudonyms.embedders if self.pseudonyms else ()
         return [*self.cover.embedders, *named, *(e for verifier in judges for e in verifier.embedders)]
+
+    def covered(self, region: Regions, technique: RegionTransform) -> Regions:
+        """What a technique is to cover of a region: itself, or the whole head, then whatever the coverage is."""
+        if getattr(self.cover, "area", "face") == "face":
+            return region
+        return region.heads().scaled(1 / technique.coverage)
 
     def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
         return self.tiny_ladder if tiny else self.ladder

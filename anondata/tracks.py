@@ -50,6 +50,11 @@ class Track:
         return self.rules.steps(self.tiny)[self.rung]
 
     @property
+    def covered(self) -> Regions:
+        """What its technique is to cover."""
+        return self.rules.covered(self.region, self.technique)
+
+    @property
     def judges(self) -> tuple[Verifier, ...]:
         """Who must pass it. Utility is not asked of what is filled because nothing else would do."""
         given_up = self.rules.fills and self.on_last_rung

@@ -18,7 +18,7 @@ from anondata.policy import from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
 from anondata.report import from_json, report_of
-from anondata.rules import ContentRules, KindRules, check_galleries
+from anondata.rules import ContentRules, Head, KindRules, check_galleries
 from anondata.transforms import Fill
 
 LEFT, RIGHT = (20.0, 20.0, 60.0, 60.0), (120.0, 20.0, 160.0, 60.0)
@@ -306,3 +306,44 @@ def test_pseudonyms_name_a_gallery_that_must_be_given() -> None:
 def test_pseudonyms_without_a_technique_that_can_keep_a_look_are_refused(technique: str) -> None:
     with pytest.raises(PolicyError, match="no technique of this ladder can give one person the same result again"):
         from_yaml(PSEUDONYMS.format(technique=technique))
+
+
+# --- what of a face is covered -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coverage", [1.0, 1.5])
+def test_head_covers_hair_neck_and_shoulders_whatever_the_coverage(coverage: float) -> None:
+    box = (80.0, 60.0, 120.0, 110.0)
+    rules = KindRules((Fill((1.0, 0.0, 0.0), coverage=coverage, feather=0.0),), (Passes(),), cover=Head())
+    made = Engine({"image": ContentRules(ImageContent(), (Finds((box,)),), {"face": rules})})
+    [out] = made.run(
+        [Sample("k", {"image": torch.zeros(3, 200, 200, dtype=torch.uint8)})], Schema({"image": "image"})
+    )
+    rows, columns = (out.image[0] > 0).nonzero().unbind(dim=1)
+    x0, y0, x1, y1 = region(box).heads().boxes[0].tolist()
+    covered = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert torch.tensor(covered).float() == pytest.approx(torch.tensor([x0, y0, x1, y1]), abs=1)
+    assert out.record.regions[0].box == box
+
+
+FACES = load_policy("faces").to_yaml()
+
+
+def test_a_policy_says_head() -> None:
+    policy = from_yaml(FACES.replace("cover:\n          everyone: {}", "cover: head"))
+    assert policy.content["image"].regions["face"].cover.make() == Head()
+    assert from_yaml(policy.to_yaml()) == policy
+
+
+def test_a_technique_that_draws_a_face_cannot_cover_a_head() -> None:
+    text = load_policy("faces-synthetic").to_yaml().replace("cover:\n          everyone: {}", "cover: head")
+    with pytest.raises(
+        PolicyError, match="synthetic_face draws a face where the face was, and cannot cover the head"
+    ):
+        from_yaml(text)
+
+
+def test_only_faces_have_heads() -> None:
+    text = load_policy("documents").to_yaml().replace("cover:\n          everyone: {}", "cover: head", 1)
+    with pytest.raises(PolicyError, match=r"regions.text.cover: only faces have a head to cover"):
+        from_yaml(text)

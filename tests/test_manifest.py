@@ -86,7 +86,7 @@ def test_no_part_of_a_manifest_changes_under_its_seal(
 
 
 def test_a_report_of_another_policy_is_refused(manifest: Manifest) -> None:
-    mixed = replace(manifest, policy=load_policy("faces-blur"))
+    mixed = replace(manifest, policy=load_policy("unsafe-blur"))
     with pytest.raises(ManifestError, match="mixes policies"):
         from_json(mixed.to_json())
 

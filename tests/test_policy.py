@@ -38,17 +38,23 @@ def test_the_presets_are_these() -> None:
     assert presets() == (
         "documents",
         "faces",
-        "faces-blur",
         "faces-except-consented",
         "faces-fill",
-        "faces-mosaic",
         "faces-only-protected",
         "faces-protected",
         "faces-synthetic",
         "people",
         "places",
         "street",
+        "unsafe-blur",
+        "unsafe-mosaic",
     )
+
+
+@pytest.mark.parametrize("name", ["faces-blur", "faces-mosaic"])
+def test_names_that_presets_no_longer_have_say_what_they_are_called_and_why(name: str) -> None:
+    with pytest.raises(PolicyError, match=f"{name}' is now called 'unsafe-.*name most people"):
+        load_policy(name)
 
 
 def test_the_fingerprint_changes_with_any_parameter_and_not_with_the_name() -> None:
@@ -150,7 +156,7 @@ def test_a_bound_that_is_none_is_refused(audit: str, message: str) -> None:
 
 def test_presets_that_leave_faces_as_they_are_cannot_be_published() -> None:
     without = [name for name in presets() if load_policy(name).audit is None]
-    assert without == ["faces-except-consented", "faces-only-protected"]
+    assert without == ["faces-except-consented", "faces-only-protected", "unsafe-blur", "unsafe-mosaic"]
 
 
 @pytest.mark.parametrize("name", presets())

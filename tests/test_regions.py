@@ -151,3 +151,30 @@ def test_comparing_does_not_fail() -> None:
 
 def test_regions_survive_pickling() -> None:
     assert same(pickle.loads(pickle.dumps(regions())), regions())
+
+
+def face(box: tuple[float, float, float, float], landmarks: list[tuple[float, float]] | None = None) -> Regions:
+    points = torch.tensor(landmarks) if landmarks else torch.full((5, 2), torch.nan)
+    return Regions(
+        torch.zeros(1, dtype=torch.int64), torch.tensor([box]), points[None].float(), torch.ones(1), ("face",)
+    )
+
+
+UPRIGHT = [(3.0, 4.0), (7.0, 4.0), (5.0, 6.0), (3.0, 8.0), (7.0, 8.0)]
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "head"),
+    [
+        (UPRIGHT, [-8.0, -6.0, 18.0, 19.0]),
+        ([(x, 10 - y) for x, y in UPRIGHT], [-8.0, -9.0, 18.0, 16.0]),
+        ([(y, x) for x, y in UPRIGHT], [-6.0, -8.0, 19.0, 18.0]),
+        ([(10 - y, x) for x, y in UPRIGHT], [-9.0, -8.0, 16.0, 18.0]),
+        (None, [-9.0, -9.0, 19.0, 19.0]),
+    ],
+    ids=["upright", "upside down", "chin to the right", "chin to the left", "unknown"],
+)
+def test_a_head_grows_towards_hair_and_shoulders_whichever_way_the_face_is_turned(
+    landmarks: list[tuple[float, float]] | None, head: list[float]
+) -> None:
+    assert face((0.0, 0.0, 10.0, 10.0), landmarks).heads().boxes[0].tolist() == pytest.approx(head)

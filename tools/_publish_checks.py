@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import PublishError
+from anondata.policy import UNSAFE
 from anondata.tools._output import CARD
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ def _about(audit: Json, pictures: int, digest: str) -> Iterator[str]:
 
 
 def _within(policy: Policy, audit: Json) -> Iterator[str]:
+    if policy.name.startswith(UNSAFE):
+        yield (
+            f"policy {policy.name} is not safe, as its name says: attackers who know the technique see through it. "
+            "Anonymize again with another, such as faces"
+        )
     if policy.audit is None:
         yield (
             f"policy {policy.name} sets no bound for publishing; write `{_BOUND}` into it, with the most percentage "

@@ -9,6 +9,7 @@ from anondata.transforms.frequency import FrequencyFilter
 from anondata.transforms.mask import Mask
 from anondata.transforms.noise import Noise
 from anondata.transforms.pixelate import Pixelate
+from anondata.transforms.random_colors import RandomColors
 from anondata.transforms.random_replace import RandomReplace
 from anondata.transforms.resize import Resize
 from anondata.transforms.shuffle import Shuffle
@@ -21,6 +22,7 @@ __all__ = [
     "Mask",
     "Noise",
     "Pixelate",
+    "RandomColors",
     "RandomReplace",
     "RegionTransform",
     "Resize",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import Shape
+from anondata.kernels import Shape, norm
 from anondata.regions import USUAL_LANDMARKS
 from anondata.transforms._membrane import membrane
 
@@ -168,9 +168,8 @@ def depth_within(side: int, shape: Shape, share: float) -> Tensor:
     """
     if share >= 1 - 1e-6:
         return torch.ones(side, side)
-    u = (centres(side) * 2 - 1).abs()
-    distance = u.amax(dim=-1) if shape == "rectangle" else u.square().sum(dim=-1).sqrt()
-    return 1 - distance / ((1 + share) / 2)
+    u = ((torch.arange(side, dtype=torch.float32) + 0.5) / side * 2 - 1).abs()
+    return 1 - norm(u, u, shape) / ((1 + share) / 2)
 
 
 def moments(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

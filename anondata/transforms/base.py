@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # the tree that torchvision's v2 transforms walk, too
 
 from anondata.errors import ShapeError
-from anondata.kernels import FLOATS, Shape, bounded, cover_weight, cut, outer_rects, paste
+from anondata.kernels import FLOATS, SHAPES, Shape, bounded, cover_weight, cut, outer_rects, paste
 from anondata.leakage import NO_BOUND, Leakage
 from anondata.randomness import RunKey
 
@@ -43,7 +43,8 @@ class RegionTransform(nn.Module):
     Args:
         coverage: side of the covered area relative to the box. Below 1.3 hair and background still identify: a
             black box of 1.0 left 24-79 % of 102 people at rank 1 for a parrot attacker, one of 1.3 left 2-8 %.
-        shape: ``"rectangle"`` or ``"ellipse"``, inscribed in the covered box.
+        shape: ``"rectangle"``, ``"ellipse"`` or ``"rounded"`` (a rectangle with round corners), inscribed in the
+            covered box.
         feather: width of the soft edge relative to the covered area's half side, wholly *outside* of it.
         key: the secret that random techniques draw from when used alone; the engine hands in its own seeds.
 
@@ -74,8 +75,8 @@ class RegionTransform(nn.Module):
         super().__init__()
         self.coverage = in_range("coverage", coverage, MIN_COVERAGE, MAX_COVERAGE)
         self.feather = in_range("feather", feather, 0.0, 1.0)
-        if shape not in ("ellipse", "rectangle"):
-            raise ValueError(f"shape must be 'ellipse' or 'rectangle', got {shape!r}")
+        if shape not in SHAPES:
+            raise ValueError(f"shape must be {', '.join(map(repr, SHAPES[:-1]))} or {SHAPES[-1]!r}, got {shape!r}")
         if not (key is None or isinstance(key, RunKey)):
             raise ValueError(f"key must be a RunKey, got {type(key).__name__}")
         self.shape: Shape = shape

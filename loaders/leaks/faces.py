@@ -16,9 +16,9 @@ halved, and brought back               0.54    0.69    0.84    0.96
 brighter, darker, contrast x 0.7, 1.4  0.88    0.93    0.92    0.92
 shifted by 3 %, turned by 3 degrees    0.84    0.91    0.91    0.91
 mirrored in its place                  0.71    0.73    0.75    0.74
-``faces-mosaic``                       0.52    0.45    0.37    0.34
+``unsafe-mosaic``                      0.52    0.45    0.37    0.34
 ``faces``                              0.45    0.42    0.36    0.34
-``faces-blur``                         0.24    0.19    0.12    0.06
+``unsafe-blur``                        0.24    0.19    0.12    0.06
 ``faces-fill``                         0.06    0.05    0.04    0.00
 =====================================  ======  ======  ======  =======
 

@@ -33,7 +33,7 @@ from anondata.records import Released, SampleRecord
 from anondata.transforms import describe
 
 KEY = b"0123456789abcdef"
-PRESETS = ("faces", "faces-fill", "faces-mosaic", "faces-blur")
+PRESETS = ("faces", "faces-fill", "unsafe-mosaic", "unsafe-blur")
 NOTHING = np.empty(0, np.uint64)
 
 

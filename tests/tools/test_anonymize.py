@@ -155,7 +155,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(anondata, photos, stat
         "policy faces (",
         "5 samples, of which 0 are done",
         "left alone: 1 other files, 1 hidden",
-        "pixelate",
+        "random_colors",
     ):
         assert line in shown.out
     assert not (tmp_path / "out").exists()

@@ -61,9 +61,9 @@ def written(to: Path, old: str, new: str) -> Path:
 
 
 def test_an_unknown_technique_suggests_the_nearest(anondata, tmp_path):
-    shown = anondata("policy", "check", written(tmp_path / "mine.yaml", "pixelate", "pixelat"))
+    shown = anondata("policy", "check", written(tmp_path / "mine.yaml", "random_colors", "random_color"))
     assert shown.code == 2
-    assert "did you mean 'pixelate'?" in shown.err
+    assert "did you mean 'random_colors'?" in shown.err
 
 
 def test_weights_that_are_not_here_are_told(anondata, tmp_path, monkeypatch):

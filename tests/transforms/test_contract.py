@@ -25,7 +25,7 @@ from anondata.kernels import FLOATS
 from anondata.randomness import RunKey
 from anondata.transforms import RegionTransform, describe
 
-RANDOM = ("noise", "pixelate_noise", "random_noise", "random_replace")  # on flat pictures, too
+RANDOM = ("noise", "pixelate_noise", "random_colors", "random_noise", "random_replace")  # on flat pictures, too
 DRAWING = (
     *RANDOM,
     "chain",
@@ -48,7 +48,7 @@ COMMON_LIMITS = [
     ({"coverage": "1.3"}, "coverage must be a number, got str"),
     ({"coverage": None}, "coverage must be a number, got NoneType"),
     ({"feather": -0.1}, "feather must be between 0 and 1, got -0.1"),
-    ({"shape": "circle"}, "shape must be 'ellipse' or 'rectangle', got 'circle'"),
+    ({"shape": "circle"}, "shape must be 'ellipse', 'rectangle' or 'rounded', got 'circle'"),
     ({"key": "a secret of enough bytes"}, "key must be a RunKey, got str"),
     ({"coverge": 1.3}, "has no parameter 'coverge'; did you mean 'coverage'"),
 ]

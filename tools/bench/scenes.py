@@ -32,7 +32,7 @@ from anondata.tools.bench._common import (
     show,
 )
 
-POLICIES = ("faces", "faces-fill", "faces-mosaic", "faces-blur")
+POLICIES = ("faces", "faces-fill", "unsafe-mosaic", "unsafe-blur")
 
 
 def truth() -> list[tuple[Tensor, Regions, list[tuple[str, str]]]]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from anondata.errors import GalleryError
+from anondata.errors import GalleryError, PolicyError
+from anondata.protocols import Area
 from anondata.regions import USUAL_LANDMARKS, Regions
 from anondata.verifiers.alignment import sane_landmarks
 from anondata.verifiers.gallery import Gallery, Role
@@ -31,9 +32,12 @@ SMALLEST_PX = 40.0
 @dataclass(frozen=True)
 class _ByGallery(WithGallery, ByDistance):
     smallest_px: float = SMALLEST_PX
+    area: Area = "face"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.area not in ("face", "head"):
+            raise PolicyError(f"area must be 'face' or 'head', got {self.area!r}")
         self._number("smallest_px", 0, 10_000)
 
     def _check(self, gallery: Gallery, role: Role) -> None:
@@ -63,7 +67,8 @@ class OnlyGallery(_ByGallery):
     **Not safe against misses**: somebody protected whom the recognizer does not know (another age, light, a scarf)
     stays as they are. Cover everyone where that must not be.
 
-    smallest_px: geometric mean of a face's sides below which it is covered, whoever it is.
+    smallest_px: geometric mean of a face's sides below which it is covered, whoever it is. area: what of a face is
+    covered: ``"face"``, or ``"head"`` with hair, neck and shoulders.
     """
 
     gallery: str = "protected"
