@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from anondata.cards._bounds import bound_sentences
 from anondata.components import name_of
 from anondata.policy import ContentPolicy, Policy, RegionPolicy, Step
 
@@ -72,6 +73,7 @@ def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
     if region.tiny:
         ladder = "; then ".join(_step(step) for step in region.tiny.ladder)
         yield f"Below {region.tiny.below_px:g} px a {kind} is too small to be verified: {ladder}."
+    yield from bound_sentences(kind, region)
 
 
 def _galleries_of_places(steps: Sequence[Step]) -> Iterator[str]:

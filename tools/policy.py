@@ -81,7 +81,8 @@ def check(policy: str) -> None:
 @_WHICH
 @_JSON
 def explain(policy: str, as_json: bool) -> None:
-    """Say in plain words what is done to what, what must hold, and what stays as it is."""
+    """Say in plain words what is done to what, what must hold, what is left at most, and what stays as it is."""
+    from anondata.cards._bounds import bounds
     from anondata.cards._limits import left_alone
     from anondata.cards._words import sentences
     from anondata.policy import load_policy
@@ -90,7 +91,7 @@ def explain(policy: str, as_json: bool) -> None:
     done, stays = sentences(made), left_alone(made)
     if as_json:
         told = {"name": made.name, "fingerprint": made.fingerprint, "about": made.about, "done": done, "stays": stays}
-        click.echo(json.dumps({"format": EXPLAIN_FORMAT, **told}))
+        click.echo(json.dumps({"format": EXPLAIN_FORMAT, **told, "bounds": bounds(made)}))
         return
     about = [made.about] if made.about else []
     blocks = [f"{made.name} ({made.fingerprint})", *about, "What is done:", *(f"- {line}" for line in done)]

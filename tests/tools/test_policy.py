@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,40 @@ def test_the_explanation_says_what_stays(anondata):
     stays = anondata("policy", "explain", "faces", "--json").json["stays"]
     assert "Number plates are as they were." in stays
     assert not any(line.startswith("Faces") for line in stays)
+
+
+def test_the_explanation_says_what_each_rung_leaves_at_most(anondata, tmp_path):
+    mine = yaml.safe_load(load_policy("faces").to_yaml())
+    face = mine["content"]["image"]["regions"]["face"]
+    face["ladder"] = [
+        {"gaussian_blur": {}},
+        {"pixelate": {"blocks": 8, "noise": 0.13, "contrast": 0.2, "coverage": 1.5}},
+        {"pixelate": {"blocks": 1, "noise": 1.0, "contrast": 0.05}},
+        {"pixelate": {"blocks": 8, "noise": 0.13, "contrast": 0.0}},
+    ]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
+    told = anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json
+    blur, strong, weak, none, tiny = told["bounds"]
+    assert [row["rung"] for row in told["bounds"]] == [1, 2, 3, 4, 1]
+    assert (blur["technique"], blur["bits"], blur["rank1_percent"]) == ("gaussian_blur", None, None)
+    assert not blur["safe"]
+    # 13 x 13 blocks of 3 colors, each at most .1 from grey
+    bits = {str(n): 507 / 2 * math.log2(1 + n * (0.1 / 0.13) ** 2) for n in (1, 50)}
+    assert strong["bits"] == pytest.approx(bits, abs=1e-3)
+    assert (strong["rank1_percent"], strong["safe"]) == ({"1": 100, "50": 100}, False)
+    # mu is .025 sqrt(3) for one and sqrt(50) of it for 50: Phi(-2.3263 + mu)
+    assert (weak["rank1_percent"], weak["safe"]) == ({"1": 1.12, "50": 2.17}, True)
+    assert none["bits"] == tiny["bits"] == {"1": 0, "50": 0}
+    assert (none["rank1_percent"], tiny["ladder"], tiny["safe"]) == ({"1": 1, "50": 1}, "tiny", True)
+    words = " ".join(told["done"])
+    assert (
+        "Step 1, gaussian_blur: there is no bound of what it leaves of a face: only measured attackers speak" in words
+    )
+    assert "Step 2, pixelate, leaves at most 170 bits of a face in one release and 1251 in 50" in words
+    assert "names at most 1.12 % and 2.17 % right of 100 candidates: safe by calculation." in words
+    assert "Step 4, pixelate, leaves nothing of a face where it covers it: 0 bits" in words
+    assert "For tiny ones step 1, fill, leaves nothing of a face" in words
+    assert "not of what is around it" in words
 
 
 def test_a_good_policy_is_called_so(anondata):
