@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Anonymizer:
 
     Args:
         policy: the name of a preset, the path of a YAML file, or a :class:`~anondata.policy.Policy`.
+        own_code: modules of yours whose classes the policy's file may name; see :func:`anondata.load_policy`.
         device: ``"auto"`` (CUDA where there is one), or a torch device.
         run_key: the secret of this run's randomness; the same key, samples and policy give the same result. None: a
             fresh one, so that no other process can repeat the results or resume what was written.
@@ -54,10 +55,10 @@ class Anonymizer:
         device: str | torch.device = "auto",
         run_key: RunKey | bytes | None = None,
         galleries: Mapping[str, Any] | None = None,
+        own_code: Iterable[str] = (),
     ) -> None:
-        self.policy = load_policy(policy).model_copy(
-            deep=True
-        )  # a snapshot: reports name the policy that was applied
+        # A snapshot: reports name the policy that was applied.
+        self.policy = load_policy(policy, own_code=own_code).model_copy(deep=True)
         check_galleries(self.policy, galleries or {})
         self.device = choose_device(device)
         self._sources = dict(galleries or {})

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Literal
@@ -97,26 +97,95 @@ _MORE_IN: Mapping[Role, str] = {
     "verifier": "anondata.protocols.Verifier",
 }
 
-_strange: ContextVar[bool] = ContextVar("anondata_strange", default=False)
+
+def is_below(module: object, own_code: Iterable[str]) -> bool:
+    """Whether a module is one of those that somebody allows, or below one. A text is one name."""
+    named = [own_code] if isinstance(own_code, str) else own_code
+    return any(module == name or str(module).startswith(f"{name}.") for name in named)
+
+
+@dataclass(frozen=True)
+class _Trust:
+    """What may be used of all that is named. modules: whose code, None for any. files: whether files are read."""
+
+    modules: frozenset[str] | None = None
+    files: bool = True
+
+    def covers(self, module: object) -> bool:
+        """Whether code of a module may be run: one that is named, or one below it."""
+        return self.modules is None or is_below(module, self.modules)
+
+
+# Held where code would be run, not by the look of a name: there are more ways to write one than one thinks of.
+_UNSAID = _Trust()  # a script may name what it likes; a policy that it reads may not
+_trust: ContextVar[_Trust] = ContextVar("anondata_trust", default=_UNSAID)
 
 
 @contextmanager
-def strange_data() -> Iterator[None]:
-    """While it lasts, what is built is by somebody who is not trusted: nothing is imported or read that it names.
+def own_code_of(own_code: Iterable[str], *, files: bool = True) -> Iterator[None]:
+    """While it lasts, code is imported and run of these modules and those below them alone, besides anondata's own.
 
-    Held where it would be done, not by the look of a name: there are more ways to write one than one thinks of.
+    files: whether files that are named are read.
     """
-    token = _strange.set(True)
+    token = _trust.set(_Trust(frozenset([own_code] if isinstance(own_code, str) else own_code), files))
     try:
         yield
     finally:
-        _strange.reset(token)
+        _trust.reset(token)
 
 
-def check_trusted(what: str) -> None:
-    """Raises :class:`PolicyError` within :func:`strange_data`. what: would be used, as ``"a class"``."""
-    if _strange.get():
-        raise PolicyError(f"the policy names {what} of its maker's own, which is used only where that is allowed")
+@contextmanager
+def allowed_before() -> Iterator[None]:
+    """While it lasts, what was allowed when it was read may be made again."""
+    token = _trust.set(_Trust())
+    try:
+        yield
+    finally:
+        _trust.reset(token)
+
+
+@contextmanager
+def only_what_is_allowed() -> Iterator[None]:
+    """While it lasts, no code is run of a module that nobody named."""
+    known = _trust.get()
+    token = _trust.set(_Trust(frozenset()) if known is _UNSAID else known)
+    try:
+        yield
+    finally:
+        _trust.reset(token)
+
+
+def check_file_is_trusted() -> None:
+    """Raises :class:`PolicyError` where somebody who is not trusted names a file."""
+    if not _trust.get().files:
+        raise PolicyError(
+            "the policy names a file of its maker's own, which is read only where that maker is trusted; name the "
+            "module that reads it: --own-code MODULE, or own_code=[…] in Python"
+        )
+
+
+def own_class(path: str) -> Any:
+    """What a dotted path ``package.module:Class`` names. Nothing is imported that is not allowed.
+
+    Raises:
+        PolicyError: code of a module that nobody named. ImportError, AttributeError: there is no such thing.
+    """
+    trust = _trust.get()
+    module, _, attribute = path.partition(":")
+    if not trust.covers(module):
+        raise _not_allowed(path, module)
+    found = getattr(import_module(module), attribute)
+    home = getattr(found, "__module__", None)
+    if not trust.covers(home):  # what a module imports for itself, such as subprocess.Popen
+        raise _not_allowed(path, str(home))
+    return found
+
+
+def _not_allowed(path: str, module: str) -> PolicyError:
+    return PolicyError(
+        f"{path!r} is code of its maker's own, and was not run; if you trust its maker, allow its module: "
+        f"--own-code {module}, or own_code=[{module!r}] in Python"
+    )
 
 
 def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
@@ -247,12 +316,13 @@ def _class(role: Role, name: str) -> Any:
     table = TABLES[role]
     if name not in table and ":" not in name:
         raise PolicyError(f"unknown {role} {name!r}; {suggest(name, table)}")
-    if name not in table:
-        check_trusted("a class")
-    module, _, attribute = table.get(name, name).partition(":")
     try:
+        if name not in table:
+            return own_class(name)
+        module, _, attribute = table[name].partition(":")
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         if name in table:
             raise
-        raise PolicyError(f"{role} {name!r} cannot be imported: {error}") from error
+        hint = "; is its folder in PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""
+        raise PolicyError(f"{role} {name!r} cannot be imported: {error}{hint}") from error

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +21,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from anondata.components import strange_data
+from anondata.components import allowed_before, is_below, own_code_of
 from anondata.errors import ManifestError, PolicyError, ReportError
 from anondata.policy import Policy
 from anondata.report import Report
@@ -37,6 +36,8 @@ Kind: TypeAlias = Literal["images", "parquet", "shards"]
 _PACKAGES = ("anondata", "torch", "torchvision", "onnxruntime", "pillow", "numpy", "datasets", "webdataset")
 _OWN_CODE = re.compile(r"(?!insightface:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
+
+_SHOWN = 5  # modules that a message names
 
 _OF_STRANGE_DATA = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
@@ -109,23 +110,30 @@ class Manifest:
         }
 
 
-def from_json(text: str | bytes, *, own_code: bool = False) -> Manifest:
+def from_json(text: str | bytes, *, own_code: Iterable[str] = (), run_key: Namer | None = None) -> Manifest:
     """A manifest from its JSON form.
 
-    own_code: whether the policy may name classes of the user's own, which are imported and made. Never for a
-        manifest that somebody else may have written.
+    own_code: modules whose classes its policy may name, because you trust its maker; they are imported and run, and
+        files that it names are read. run_key: a manifest with the seal of this key is of one's own, so all that its
+        policy names was allowed.
 
     Raises:
         ManifestError: for what is no manifest, or one whose report is of another policy than it names.
     """
+    own_code = (own_code,) if isinstance(own_code, str) else tuple(own_code)
     try:
-        body = _Body.model_validate(json.loads(text))
-        if not own_code and _names_code(body.policy):
+        raw = json.loads(text)
+        body = _Body.model_validate(raw)
+        ours = run_key is not None and _is_sealed(raw, run_key)
+        named = sorted(name for name in _modules_named(body.policy) if not is_below(name, own_code))
+        if named and not ours:
+            options = " ".join(f"--own-code {name}" for name in named[:_SHOWN])
             raise ManifestError(
-                "the manifest's policy names classes of its maker's own, and reading it would run them; "
-                "say that this code may be run if you trust it"
+                "the manifest's policy names classes of its maker's own, and reading it would run them; if you trust "
+                f"that maker, allow their modules: {options}, or own_code=[…] in Python. With its run key an output "
+                "may name what its own run was allowed"
             )
-        with nullcontext() if own_code else strange_data():
+        with allowed_before() if ours else own_code_of(own_code, files=bool(own_code)):
             policy = Policy.model_validate(body.policy)
         report = report_from_json(json.dumps(body.report))
     except (ReportError, PolicyError, ValidationError, *_OF_STRANGE_DATA) as error:
@@ -143,8 +151,12 @@ def from_json(text: str | bytes, *, own_code: bool = False) -> Manifest:
     )
 
 
-def read_manifest(folder: str | os.PathLike[str], *, own_code: bool = False) -> Manifest:
-    """The manifest of an output: a local folder, or a URL that fsspec reads. own_code: as for :func:`from_json`.
+def read_manifest(
+    folder: str | os.PathLike[str], *, own_code: Iterable[str] = (), run_key: Namer | None = None
+) -> Manifest:
+    """The manifest of an output: a local folder, or a URL that fsspec reads.
+
+    own_code, run_key: as for :func:`from_json`.
 
     Raises:
         ManifestError: there is none, or what is there is none.
@@ -161,7 +173,7 @@ def read_manifest(folder: str | os.PathLike[str], *, own_code: bool = False) -> 
         ) from error
     except Exception as error:  # storages raise what they like; its text would name the place
         raise ManifestError(f"the folder's manifest cannot be read: {type(error).__name__}") from error
-    return from_json(data, own_code=own_code)
+    return from_json(data, own_code=own_code, run_key=run_key)
 
 
 def content_digest(sha256s: Iterable[str]) -> str:
@@ -242,13 +254,20 @@ def _inside(path: str) -> str:
     return path
 
 
-def _names_code(data: Any) -> bool:
-    """Whether some key or value looks like a class's dotted path: for the message; what holds is `strange_data`."""
+def _is_sealed(body: Mapping[str, Any], run_key: Namer) -> bool:
+    """Whether a manifest that nothing was made of yet has the seal of a run key."""
+    text = json.dumps({**body, "seal": ""}, sort_keys=True)
+    return hmac.compare_digest(str(body.get("seal")).encode(), run_key.name("manifest", text).encode())
+
+
+def _modules_named(data: Any) -> set[str]:
+    """Modules of what looks like a class's dotted path: for the message; what holds is `own_code_of`."""
     if isinstance(data, Mapping):
-        return any(_names_code(key) or _names_code(value) for key, value in data.items() if key != "about")
+        parts = [part for key, value in data.items() if key != "about" for part in (key, value)]
+        return set().union(*map(_modules_named, parts))
     if isinstance(data, list):
-        return any(map(_names_code, data))
-    return isinstance(data, str) and _OWN_CODE.fullmatch(data) is not None
+        return set().union(*map(_modules_named, data))
+    return {data.partition(":")[0]} if isinstance(data, str) and _OWN_CODE.fullmatch(data) else set()
 
 
 def _why(error: Exception) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +15,16 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
-from anondata.components import Role, build, kinds_of, params_of, suggest
+from anondata.components import (
+    Role,
+    allowed_before,
+    build,
+    kinds_of,
+    only_what_is_allowed,
+    own_code_of,
+    params_of,
+    suggest,
+)
 from anondata.errors import PolicyError
 
 IGNORE = "ignore"
@@ -43,7 +52,8 @@ class Step(_Data):
         ((name, params),) = data.items()
         if not isinstance(params, Mapping | None):
             raise ValueError(f"the parameters of {cls.role} {name!r} must be a mapping")
-        made = build(cls.role, str(name), params or {})
+        with only_what_is_allowed():
+            made = build(cls.role, str(name), params or {})
         told = params_of(made, params or {})
         try:
             json.dumps(told)
@@ -57,7 +67,8 @@ class Step(_Data):
 
     def make(self) -> Any:
         """The component itself."""
-        return build(self.role, self.name, self.params)
+        with allowed_before():
+            return build(self.role, self.name, self.params)
 
 
 class DetectorStep(Step):
@@ -234,18 +245,22 @@ class Policy(_Data):
         return text
 
 
-def from_yaml(text: str) -> Policy:
+def from_yaml(text: str, *, own_code: Iterable[str] = ()) -> Policy:
     """A validated policy.
 
+    own_code: modules whose classes it may name; they, and those below them, are imported and run.
+
     Raises:
-        PolicyError: for what is not YAML, an unknown key or name (with the nearest known one), a value out of range.
+        PolicyError: for what is not YAML, an unknown key or name (with the nearest known one), a value out of range,
+            or code of a module that ``own_code`` does not name.
     """
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise PolicyError(f"the policy is not YAML: {error}") from error
     try:
-        return Policy.model_validate(data)
+        with own_code_of(own_code):
+            return Policy.model_validate(data)
     except ValidationError as error:
         raise PolicyError("the policy does not validate:\n" + explained(error, _KEYS, "policy")) from error
 
@@ -261,8 +276,11 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
-def load_policy(source: str | Path | Policy) -> Policy:
+def load_policy(source: str | Path | Policy, *, own_code: Iterable[str] = ()) -> Policy:
     """A policy by the name of a preset, by the path of a YAML file, or as it is.
+
+    own_code: modules of yours whose classes a file may name, such as ``["my_package.detectors"]``. Reading a policy
+    makes its components, so a stranger's file could else run what it likes.
 
     Raises:
         PolicyError: for an unknown name, one that a preset no longer has, a file that cannot be read, or what
@@ -281,7 +299,7 @@ def load_policy(source: str | Path | Policy) -> Policy:
         hint = suggest(str(source), dict.fromkeys(presets()))
         raise PolicyError(f"no policy is called {str(source)!r}; {hint} A file must end in .yaml")
     try:
-        return from_yaml(Path(source).read_text())
+        return from_yaml(Path(source).read_text(), own_code=own_code)
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"the policy file cannot be read: {type(error).__name__}") from error
 

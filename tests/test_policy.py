@@ -83,7 +83,6 @@ def test_a_default_written_out_has_the_fingerprint_of_one_left_out() -> None:
         (("[centerface]", "[retinaface]"), "unknown detector 'retinaface'; did you mean 'centerface'"),
         (("[centerface]", "[centerface: {threshold: 2}]"), "threshold must be between 0 and 1, got 2"),
         (("[centerface]", "[centerface: 3]"), "the parameters of detector 'centerface' must be a mapping"),
-        (("[centerface]", "['no.module:Thing']"), "detector 'no.module:Thing' cannot be imported"),
         (("  image:", "  sound:"), "content.sound"),
         (("name: plain", "name: Not A Name"), "name: String should match pattern"),
     ],
@@ -108,7 +107,13 @@ def test_a_file_is_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
 
 def test_components_of_one_s_own_are_named_by_their_path() -> None:
     text = PLAIN.replace("[fill]", "['anondata.transforms.fill:Fill': {coverage: 2.0}]")
-    assert from_yaml(text).content["image"].regions["face"].ladder[0].make().coverage == 2.0
+    made = from_yaml(text, own_code=["anondata.transforms.fill"])
+    assert made.content["image"].regions["face"].ladder[0].make().coverage == 2.0
+
+
+def test_a_module_that_is_not_there_is_said() -> None:
+    with pytest.raises(PolicyError, match=r"detector 'no.module:Thing' cannot be imported.*PYTHONPATH"):
+        from_yaml(PLAIN.replace("[centerface]", "['no.module:Thing']"), own_code="no")
 
 
 class OneKind(CenterFaceDetector):
@@ -121,13 +126,15 @@ class NoKinds(CenterFaceDetector):
 
 
 def test_a_detector_of_one_s_own_may_say_its_one_kind_as_a_text() -> None:
-    content = from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:OneKind']")).content["image"]
+    content = from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:OneKind']"), own_code=[__name__]).content[
+        "image"
+    ]
     assert content.looked_for == {"face"}
 
 
 def test_kinds_that_are_no_texts_are_an_error_that_says_what_they_should_be() -> None:
     with pytest.raises(PolicyError, match="kinds of 'NoKinds' is method; expected a tuple"):
-        from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:NoKinds']"))
+        from_yaml(PLAIN.replace("[centerface]", f"['{__name__}:NoKinds']"), own_code=[__name__])
 
 
 def test_the_bound_for_publishing_is_part_of_the_fingerprint() -> None:

@@ -95,7 +95,7 @@ def row_inputs(a: Path, b: Path, asked: Asked, key: RunKey | None) -> RowInputs 
 
     if not (b / FILE).is_file():
         return None
-    manifest = read_manifest(b)
+    manifest = read_manifest(b, run_key=key)
     if manifest.kind == "images":
         return None
     if manifest.kind == "parquet" and sum(kind == "image" for kind in manifest.fields.values()) != 1:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from anondata.tools._policy_options import own_code_option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -77,6 +79,7 @@ enrol_options = _options(
         metavar="POLICY",
         help="Put the portraits through this policy's techniques now, so that no run has to do it at its start.",
     ),
+    own_code_option,
     click.option(
         "--list-refused",
         type=FILE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,12 @@ _NOT_LOOKED_AT = ("unpaired_anonymized", "unreadable_original", "unreadable_anon
 _BOUND = "audit: {above_chance: 5, attackers: [naive]}"
 
 
-def checked(folder: Path, run_key: RunKey | None, *, show: Callable[[int], None]) -> tuple[Manifest, bool | None]:
+def checked(
+    folder: Path, run_key: RunKey | None, *, own_code: Iterable[str], show: Callable[[int], None]
+) -> tuple[Manifest, bool | None]:
     """The manifest of a finished output that is as it was written, and whether its seal was found to hold.
+
+    own_code: modules whose classes the policy may name where the run key does not seal the manifest.
 
     Raises:
         ManifestError: there is no manifest, or it is damaged or mixes policies.
@@ -32,7 +36,7 @@ def checked(folder: Path, run_key: RunKey | None, *, show: Callable[[int], None]
     """
     from anondata.manifest import differences, read_manifest
 
-    manifest = read_manifest(folder, own_code=True)  # the publisher's own folder
+    manifest = read_manifest(folder, own_code=own_code, run_key=run_key)
     sealed = manifest.seal_holds(run_key) if run_key else None
     if sealed is False:
         raise PublishError(

@@ -149,7 +149,7 @@ class Delivery:
         from anondata.tools._request_rows import cost_of_all
         from anondata.tools._request_work import manifest_of
 
-        manifest = manifest_of(self.work.publication)
+        manifest = manifest_of(self.work.publication, self.key)
         costs = {self.terms.scope: cost_of_all(self.work.publication, manifest)}
         self.work.charging(True)
         try:
@@ -169,7 +169,7 @@ class Delivery:
         from anondata.tools._request_work import manifest_of
 
         asked, state = self.terms.asked, self.work.state
-        manifest = manifest_of(self.work.out)
+        manifest = manifest_of(self.work.out, self.key)
         cost = cost_of_all(self.work.out, manifest)
         delivered = cost["samples"]
         known = state.n if state else delivered if asked.as_many_as_there_are else asked.n

@@ -50,7 +50,7 @@ def collect(made: Path, to: Path, key: RunKey, *, column: str | None, texts: Map
 
     from anondata.manifest import FILE, digest_of, read_manifest
 
-    manifest = read_manifest(made, own_code=True)
+    manifest = read_manifest(made, run_key=key)
     found = _with_rows(made, manifest)
     try:
         shutil.rmtree(to, ignore_errors=True)

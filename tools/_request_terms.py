@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +83,7 @@ class Terms:
         return RunKey(base.digest("request", json.dumps(told, sort_keys=True)))
 
 
-def terms_of(catalog: Catalog, asked: Asked) -> Terms:
+def terms_of(catalog: Catalog, asked: Asked, own_code: Iterable[str] = ()) -> Terms:
     """The terms of a request, if the catalog allows it.
 
     Raises:
@@ -99,7 +99,7 @@ def terms_of(catalog: Catalog, asked: Asked) -> Terms:
     for column in asked.where:
         _check_where(entry, column)
     galleries = {name: catalog.path(place) for name, place in entry.galleries.items()}
-    return Terms(asked, entry, kind, _policy(catalog, entry, kind), galleries, catalog)
+    return Terms(asked, entry, kind, _policy(catalog, entry, kind, own_code), galleries, catalog)
 
 
 def _content_type(entry: Entry, asked: Asked) -> str:
@@ -123,12 +123,13 @@ def _check_where(entry: Entry, column: str) -> None:
         raise RequestError(f"the dataset has no kept column {column!r} to choose by; {hint}")
 
 
-def _policy(catalog: Catalog, entry: Entry, kind: str) -> Policy:
+def _policy(catalog: Catalog, entry: Entry, kind: str, own_code: Iterable[str]) -> Policy:
     """The policy of a content type, if what it makes can be delivered."""
     from anondata.policy import load_policy
 
     named = entry.policy[kind]
-    policy = load_policy(catalog.path(named) if named.endswith((".yaml", ".yml")) else named)
+    place = catalog.path(named) if named.endswith((".yaml", ".yml")) else named
+    policy = load_policy(place, own_code=own_code)
     if kind not in policy.content:
         raise PolicyError(f"policy {policy.name} has no rules for the content type {kind!r}")
     if policy.audit is None:

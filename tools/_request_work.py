@@ -89,7 +89,7 @@ class Work:
             )
         self.state = self._read()
         if self.state is not None and self.state.request != self._id:
-            if _manifest_of(self.publication) is not None:
+            if (self.publication / MANIFEST).is_file():
                 raise RequestError(
                     "another request into OUT was stopped before its end; run that one again, or choose another place"
                 )
@@ -147,10 +147,8 @@ class Work:
     def _is_ours(self, folder: Path) -> bool:
         from anondata.manifest import differences
 
-        manifest = _manifest_of(folder)
-        return bool(
-            manifest and manifest.seal_holds(self._key) and not differences(manifest, folder, ignored=[MANIFEST])
-        )
+        manifest = _manifest_of(folder, self._key)
+        return manifest is not None and not differences(manifest, folder, ignored=[MANIFEST])
 
     def deliver(self) -> None:
         """Puts the publication in place, whole. Raises: OutputError."""
@@ -167,19 +165,22 @@ class Work:
         self.state = None
 
 
-def manifest_of(folder: Path) -> Manifest:
-    """The manifest of a publication of one's own. Raises: ManifestError."""
+def manifest_of(folder: Path, key: RunKey) -> Manifest:
+    """The manifest of a publication that was made with this key. Raises: ManifestError."""
     from anondata.manifest import from_json
 
     try:
-        return from_json((folder / MANIFEST).read_text(), own_code=True)
+        manifest = from_json((folder / MANIFEST).read_text(), run_key=key)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError("the publication has no manifest that can be read") from error
+    if not manifest.seal_holds(key):
+        raise ManifestError("the publication was edited, or is of another request")
+    return manifest
 
 
-def _manifest_of(folder: Path) -> Manifest | None:
+def _manifest_of(folder: Path, key: RunKey) -> Manifest | None:
     try:
-        return manifest_of(folder)
+        return manifest_of(folder, key)
     except AnondataError:
         return None
 

@@ -64,12 +64,12 @@ class Look:
         """A function that looks for faces in one decoded picture."""
         import torch
 
-        from anondata.verifiers.embedders import embedder_of
+        from anondata.verifiers.embedders import embedder_of_file
 
         detectors = [step.make() for step in self._detect()]
         known: list[tuple[str, Gallery, Embedder, float]] = []
         for name, gallery in self.galleries.items():
-            embedder = embedder_of(gallery.embedder)
+            embedder = embedder_of_file(gallery.embedder)
             gallery.check_embedder(embedder.name, embedder.fingerprint)
             known.append((name, gallery, embedder, _radius(gallery)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from anondata.errors import PolicyError
 from anondata.tools._job import Job, default_workers, execute, rehearse
 from anondata.tools._naming import check_collisions, expected_name
 from anondata.tools._output import check_usable
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._regions import read_regions
 from anondata.tools._sources import list_sources
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @click.option("--out", metavar="DST", required=True, help="Local folder for the results; made where it is not there.")
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@own_code_option
 @click.option(
     "--gallery",
     "galleries",
@@ -80,6 +82,7 @@ def command(
     sources: tuple[str, ...],
     out: str,
     policy: str,
+    own_code: tuple[str, ...],
     galleries: tuple[str, ...],
     gallery_key: Path | None,
     regions_file: Path | None,
@@ -110,7 +113,7 @@ def command(
     interrupted.
     """
     folder = _folder(out)
-    chosen_policy, chosen_device = known_policy(policy), usable_device(device)
+    chosen_policy, chosen_device = known_policy(policy, own_code), usable_device(device)
     _check_list_file(list_withheld, folder)
     listing = list_sources(sources, out=folder)
     check_usable(folder, overwrite=overwrite)
@@ -161,12 +164,15 @@ def _folder(out: str) -> Path:
     return Path(out)
 
 
-def known_policy(policy: str) -> Policy:
-    """The policy of an option; ``click.UsageError`` lists the presets when there is none."""
+def known_policy(policy: str, own_code: Iterable[str]) -> Policy:
+    """The policy of an option, which may name classes of these modules.
+
+    Raises: click.UsageError, which lists the presets.
+    """
     from anondata.policy import load_policy, presets
 
     try:
-        return load_policy(policy)
+        return load_policy(policy, own_code=own_code)
     except PolicyError as error:
         raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
 

@@ -11,6 +11,7 @@ import click
 
 from anondata.errors import CardError, OutputError
 from anondata.tools._output import CARD, write_whole
+from anondata.tools._policy_options import own_code_option
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -48,6 +49,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Folder to write into.  [default: DIR]",
 )
 @click.option("--key-file", type=_FILE, help="The run key, to check the seal.  [default: the one kept for DIR]")
+@own_code_option
 @click.option("--no-plots", is_flag=True, help="Write no plots.")
 def command(
     folder: Path, audit: Path | None, out: Path | None, summary_file: Path | None, no_plots: bool, **about: Any
@@ -65,7 +67,9 @@ def command(
     from anondata.tools._keys import run_key
     from anondata.tools._publish_checks import checked
 
-    manifest, sealed = checked(folder, run_key(folder, about["key_file"], create=False), show=lambda done: None)
+    manifest, sealed = checked(
+        folder, run_key(folder, about["key_file"], create=False), own_code=about["own_code"], show=lambda done: None
+    )
     body = None if audit is None else read_audit(audit)
     place = out or folder
     contents = contents_of(folder, manifest)

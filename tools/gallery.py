@@ -115,7 +115,7 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
     opened = open_any(file, key=key)
     if isinstance(opened, PlaceGallery):
         _gallery_places.add(sources, file, opened, options | {"extend": extend})
-    embedder = _embedder(options["embedder"] or opened.embedder)
+    embedder = _embedder(options["embedder"], opened)
     opened.check_embedder(embedder.name, embedder.fingerprint)
     index = _index(embedder.name, options)
     _check_portraits(key, options)
@@ -234,7 +234,7 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
     gallery = open_any(file, key=options["key_file"])
     if isinstance(gallery, PlaceGallery):
         _gallery_places.search(gallery, photos, top=options["top"], device=_device_of(options), as_json=as_json)
-    embedder = _embedder(options["embedder"] or gallery.embedder)
+    embedder = _embedder(options["embedder"], gallery)
     gallery.check_embedder(embedder.name, embedder.fingerprint)
     radius = IndexChoice(far=options["far"], calibration=_own(options)).threshold(embedder.name).distance
     found = search_photos(gallery, embedder, photos, top=options["top"], device=_device_of(options))
@@ -333,10 +333,11 @@ def _new_file(out: str, *, overwrite: bool) -> Path:
     return file
 
 
-def _embedder(name: str | None) -> Embedder:
-    from anondata.verifiers.embedders import embedder_of
+def _embedder(name: str | None, gallery: Gallery | None = None) -> Embedder:
+    """The embedder of a name, or else of a gallery."""
+    from anondata.verifiers.embedders import embedder_of, embedder_of_file
 
-    return embedder_of(name or "dlib-face-resnet")
+    return embedder_of_file(gallery.embedder) if gallery and not name else embedder_of(name or "dlib-face-resnet")
 
 
 def _own(options: dict[str, Any]) -> Any:
@@ -359,7 +360,7 @@ def _ready(gallery: Gallery, index: IndexChoice, embedder: Embedder, options: di
     done = indexed(gallery, index)
     if options["parrots_of"] is None:
         return done
-    techniques = techniques_of(known_policy(options["parrots_of"]))
+    techniques = techniques_of(known_policy(options["parrots_of"], options["own_code"]))
     return with_parrots(done, techniques, embedder, device=options["device"])
 
 

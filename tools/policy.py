@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import PolicyError, WeightsError
+from anondata.tools._policy_options import own_code_option
 
 if TYPE_CHECKING:
     from anondata.policy import Policy
@@ -43,23 +44,25 @@ def list_(as_json: bool) -> None:
 
 @command.command()
 @_WHICH
-def show(policy: str) -> None:
+@own_code_option
+def show(policy: str, own_code: tuple[str, ...]) -> None:
     """Print a policy as YAML with every parameter: a good start for one's own."""
     from anondata.policy import load_policy
 
-    click.echo(load_policy(policy).to_yaml(), nl=False)
+    click.echo(load_policy(policy, own_code=own_code).to_yaml(), nl=False)
 
 
 @command.command()
 @_WHICH
-def check(policy: str) -> None:
+@own_code_option
+def check(policy: str, own_code: tuple[str, ...]) -> None:
     """Check that a policy can be run here: that it is valid, and that its networks are on this machine.
 
     Exit code 0: it can, 1: it cannot, and the message says why. Galleries that it needs are named.
     """
     from anondata.policy import load_policy
 
-    made = load_policy(policy)
+    made = load_policy(policy, own_code=own_code)
     problems = list(_problems(made))
     for name, options in _galleries(made).items():
         how = f"`anondata gallery build PHOTOS --out FILE{options}` makes one"
@@ -79,15 +82,16 @@ def check(policy: str) -> None:
 
 @command.command()
 @_WHICH
+@own_code_option
 @_JSON
-def explain(policy: str, as_json: bool) -> None:
+def explain(policy: str, own_code: tuple[str, ...], as_json: bool) -> None:
     """Say in plain words what is done to what, what must hold, what is left at most, and what stays as it is."""
     from anondata.cards._bounds import bounds
     from anondata.cards._limits import left_alone
     from anondata.cards._words import sentences
     from anondata.policy import load_policy
 
-    made = load_policy(policy)
+    made = load_policy(policy, own_code=own_code)
     done, stays = sentences(made), left_alone(made)
     if as_json:
         told = {"name": made.name, "fingerprint": made.fingerprint, "about": made.about, "done": done, "stays": stays}

@@ -13,6 +13,7 @@ from anondata.errors import UndecodableError
 from anondata.tools import cli
 from anondata.tools._output import enclosing_output, write_whole
 from anondata.tools._page import MARK, Face, Pair, page
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._regions import FIELD, Boxes, read_regions
 from anondata.tools._sources import Source, list_sources
 
@@ -28,6 +29,7 @@ THUMBNAIL_PX = 640
 @click.option("--out", metavar="PAGE.html", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--limit", type=click.IntRange(1, 500), default=24, show_default=True, help="At most N pictures.")
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@own_code_option
 @click.option("--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="A gallery that the policy names.")
 @click.option(
     "--gallery-key", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="File of the galleries' key."
@@ -45,6 +47,7 @@ def command(
     out: Path,
     limit: int,
     policy: str,
+    own_code: tuple[str, ...],
     galleries: tuple[str, ...],
     gallery_key: Path | None,
     regions_file: Path | None,
@@ -59,7 +62,7 @@ def command(
     from anondata.tools.anonymize import known_policy, open_galleries, usable_device
 
     _check(out)
-    chosen, where = known_policy(policy), usable_device(device)
+    chosen, where = known_policy(policy, own_code), usable_device(device)
     listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources
     regions = read_regions(regions_file, [s.name for s in listed], chosen) if regions_file else None
     anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, galleries, gallery_key))

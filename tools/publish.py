@@ -16,6 +16,7 @@ import click
 
 from anondata.errors import MissingExtraError, PublishError
 from anondata.samples import KEEP
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._publish_checks import audit_problems, checked, read_audit, seal_problems
 from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
 from anondata.tools._publish_rows import LABEL, Options, write_rows
@@ -61,6 +62,7 @@ def publish(
     repo_id: str | None = None,
     public: bool = False,
     run_key: RunKey | bytes | None = None,
+    own_code: Iterable[str] = (),
     rows_per_file: int | None = None,
     webdataset: bool = False,
     labels: bool = False,
@@ -71,7 +73,9 @@ def publish(
 
     audit: an ``audit.json``, or the folder that ``anondata audit`` wrote. to: a folder that is not there yet or
     empty, or a URL that fsspec writes. repo_id: instead, a dataset of the Hugging Face Hub, made private unless
-    ``public``. run_key: of the run, to check its seal. rows_per_file: None makes parquet files of about 256 MiB.
+    ``public``. run_key: of the run, to check its seal.
+    own_code: modules whose classes the policy may name, where no run key says that it is of one's own.
+    rows_per_file: None makes parquet files of about 256 MiB.
     webdataset: puts the shards of ``shards`` beside the parquet files; their keys must be renamed ones.
     labels: of an output of ``anonymize``, the folder that each picture lies in becomes the column ``label``. The
     folders' names come out. endpoint: of another Hub.
@@ -86,7 +90,7 @@ def publish(
     if (to is None) == (repo_id is None):
         raise PublishError("say where to: either a place, or the id of a repository")
     source, place = Path(folder), None if to is None else os.fspath(to)
-    maker = _Maker(source, about, Options(rows_per_file, webdataset, labels), _key(run_key), show)
+    maker = _Maker(source, about, Options(rows_per_file, webdataset, labels), _key(run_key), tuple(own_code), show)
     api = _before(source, place, repo_id, public=public, endpoint=endpoint)
     body = read_audit(Path(audit))
     try:
@@ -110,13 +114,16 @@ class _Maker:
     about: About
     options: Options
     key: RunKey | None
+    own_code: tuple[str, ...]
     show: Show
 
     def make(self, made: Path, audit: Mapping[str, Any]) -> tuple[int, int, int, bool | None]:
         """Number of files, bytes and pictures, and whether the seal held. Raises as :func:`publish` does."""
         from anondata.manifest import differences
 
-        manifest, sealed = checked(self.source, self.key, show=self._showing("checking", None))
+        manifest, sealed = checked(
+            self.source, self.key, own_code=self.own_code, show=self._showing("checking", None)
+        )
         if self.options.webdataset and manifest.kind != "shards":
             raise PublishError("--webdataset is for outputs of `anondata shards`")
         if self.options.labels and manifest.kind != "images":
@@ -219,7 +226,12 @@ class _Maker:
         from anondata.tools.verify import verify
 
         total = sum(1 for _ in made.rglob("*"))
-        found = verify(made, own_code=True, run_key=self.key, show=lambda done: self.show("verifying", done, total))
+        found = verify(
+            made,
+            own_code=self.own_code,
+            run_key=self.key,
+            show=lambda done: self.show("verifying", done, total),
+        )
         bad = [check for check in found if check.ok is False]
         if bad:
             raise PublishError(f"the publication does not pass its own checks: {bad[0].name}: {bad[0].words}")
@@ -319,6 +331,7 @@ def _send(made: Path, to: str | None, api: Any, repo_id: str | None, *, public: 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Run key of DIR, to check its seal.  [default: the one that is kept for DIR]",
 )
+@own_code_option
 @click.option(
     "--rows-per-file", type=click.IntRange(min=1), metavar="N", help="Rows of a parquet file.  [default: 256 MiB]"
 )
@@ -353,6 +366,7 @@ def command(folder: Path, repo_id: str | None, to: str | None, audit: Path, **op
             repo_id=repo_id,
             public=options["public"],
             run_key=key,
+            own_code=options["own_code"],
             rows_per_file=options["rows_per_file"],
             webdataset=options["webdataset"],
             labels=options["labels"],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import click
 
 from anondata.errors import AnondataError, LedgerError, OutputError, RequestError, UnknownClientError
 from anondata.tools import cli
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._request_result import RequestResult
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def request(
     where: Mapping[str, str] | None = None,
     ledger: str | Path | Ledger | None = None,
     run_key: RunKey | bytes | None = None,
+    own_code: Iterable[str] = (),
     insights: bool = True,
     as_many_as_there_are: bool = False,
     device: str = "auto",
@@ -73,6 +75,7 @@ def request(
     catalog: see :mod:`anondata.tools._catalog`. content_type: may be left out where the dataset has one. where:
     values of kept columns, all of which a sample must have. ledger: by default the catalog's. run_key:
     decides which samples are drawn; by default one that is kept for ``out``. insights: adds a column of texts.
+    own_code: modules whose classes the catalog's policies may name.
     as_many_as_there_are: takes what the quota leaves, where that is less.
 
     Fewer than ``n`` come where no more pass; the result says so.
@@ -91,7 +94,7 @@ def request(
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), insights, as_many_as_there_are)
-    terms = terms_of(load_catalog(_path(catalog)), asked)
+    terms = terms_of(load_catalog(_path(catalog)), asked, own_code)
     place = Path(out)
     _check_place(place, terms)
     key = terms.key(_key(place, run_key))
@@ -109,6 +112,7 @@ def plan(
     where: Mapping[str, str] | None = None,
     ledger: str | Path | Ledger | None = None,
     as_many_as_there_are: bool = False,
+    own_code: Iterable[str] = (),
 ) -> Plan:
     """What :func:`request` would do, and whether it may. Anonymizes, writes and charges nothing. Raises as it."""
     from anondata.tools._catalog import load_catalog
@@ -118,7 +122,7 @@ def plan(
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), as_many_as_there_are=as_many_as_there_are)
-    terms = terms_of(load_catalog(_path(catalog)), asked)
+    terms = terms_of(load_catalog(_path(catalog)), asked, own_code)
     with _opened(terms.catalog, ledger) as book:
         granted, left = grant(book, terms.scope, asked), left_for(book, terms.scope)
     with quiet():
@@ -226,6 +230,7 @@ def _disk() -> Iterator[None]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Secret that decides which samples are drawn.  [default: one that is kept for OUT]",
 )
+@own_code_option
 @click.option("--no-insights", is_flag=True, help="Add no column of texts on what anonymization took away.")
 @click.option("--as-many-as-there-are", is_flag=True, help="Take what the quota leaves, where that is less than N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
@@ -254,7 +259,7 @@ def command(catalog: Path, client: str, only_list: bool, dry_run: bool, as_json:
         "client": client,
         "where": _where(options["where"]),
         "ledger": options["ledger"],
-        **{name: options[name] for name in ("dataset", "n", "content_type", "as_many_as_there_are")},
+        **{name: options[name] for name in ("dataset", "n", "content_type", "as_many_as_there_are", "own_code")},
     }
     if dry_run:
         _rehearse(catalog, given, as_json=as_json)

@@ -12,6 +12,7 @@ import click
 from anondata.errors import ShardsError, UndeclaredFieldError
 from anondata.tools import cli
 from anondata.tools._keys import run_key
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._progress import shards as showing
 from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._shards_summary import ShardsSummary
@@ -56,6 +57,7 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
 )
 @quota_options
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
+@own_code_option
 @click.option("--gallery", "galleries", metavar="NAME=FILE", multiple=True, help="A gallery that the policy names.")
 @click.option("--gallery-key", type=EXISTING, help="File that holds the galleries' key.")
 @click.option(
@@ -98,7 +100,7 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     place: Path | str = Path(out.split("://", 1)[-1]) if local else out
     if isinstance(place, Path) and place.exists() and not place.is_dir():
         raise click.UsageError("DST is a file; it must be a folder")
-    policy, device = known_policy(options["policy"]), usable_device(options["device"])
+    policy, device = known_policy(options["policy"], options["own_code"]), usable_device(options["device"])
     galleries = open_galleries(policy, options["galleries"], options["gallery_key"])
     key = run_key(place, options["key_file"], create=not options["dry_run"])
     job = _job(sources, place, key, options, policy=policy, device=device, galleries=galleries)

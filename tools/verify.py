@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +14,7 @@ import click
 
 from anondata.errors import AnondataError, ManifestError, PublishError
 from anondata.tools import cli
+from anondata.tools._policy_options import own_code_option
 from anondata.tools._publish_checks import audit_problems
 from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
 from anondata.tools._verify_place import Place
@@ -46,7 +47,7 @@ def verify(
     limit: int | None = 0,
     galleries: Mapping[str, Gallery] | None = None,
     run_key: RunKey | None = None,
-    own_code: bool = False,
+    own_code: Iterable[str] = (),
     show: Show = lambda done: None,
 ) -> list[Check]:
     """Checks a publication; none of it is trusted, and nothing of it is run.
@@ -54,7 +55,7 @@ def verify(
     place: a folder, a URL that fsspec reads, or ``hf://datasets/org/name``. limit: in how many pictures the policy's
     detectors look for faces; None is all. galleries: by name; a face that is near one of their people is a failure,
     and unless ``limit`` says otherwise all pictures are looked at. run_key: of the run, to check the seal.
-    own_code: whether the policy may name classes of its maker's own, which would be run.
+    own_code: modules whose classes the policy may name, because you trust its maker; they are imported and run.
 
     Raises:
         PublishError: the place cannot be read. GalleryError: a gallery of an unknown embedder.
@@ -62,7 +63,7 @@ def verify(
     there = Place(os.fspath(place))
     try:
         text = there.text(MANIFEST)
-        manifest = _manifest(text, own_code=own_code)
+        manifest = _manifest(text, own_code, run_key)
     except ManifestError as error:
         return [Check("manifest", False, _printable(str(error)))]
     whole = limit if not galleries or limit else None
@@ -70,12 +71,12 @@ def verify(
     return [replace(check, words=_printable(check.words)) for check in found]
 
 
-def _manifest(text: str | None, *, own_code: bool) -> Manifest:
+def _manifest(text: str | None, own_code: Iterable[str], run_key: RunKey | None) -> Manifest:
     from anondata.manifest import from_json
 
     if text is None:
         raise ManifestError(f"there is no {MANIFEST}: this is no publication, or one that is not complete")
-    return from_json(text, own_code=own_code)
+    return from_json(text, own_code=own_code, run_key=run_key)
 
 
 def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None, show: Show) -> Iterator[Check]:
@@ -265,7 +266,7 @@ def _digest(manifest: Manifest, url: str) -> str | None:
     show_default=True,
     help="In how many pictures detectors look for faces; all of them with --gallery.",
 )
-@click.option("--own-code", is_flag=True, help="Import classes that the policy names: only if you trust its maker.")
+@own_code_option
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object on stdout.")
 def command(
     place: str,
@@ -273,7 +274,7 @@ def command(
     gallery_key: Path | None,
     key_file: Path | None,
     limit: int,
-    own_code: bool,
+    own_code: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check what `anondata publish` published: a folder, a URL, or hf://datasets/ORG/NAME.

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from anondata.components import check_trusted
+from anondata.components import check_file_is_trusted
 from anondata.errors import CalibrationError, PolicyError, ShapeError
 from anondata.protocols import Embedder
 from anondata.verifiers._pairs import MAX_PAIRS, Array, Pairs, accepted, apart, at_rates, count_apart, draws, together
@@ -129,7 +129,7 @@ def load(path: str | Path) -> Calibration:
 
     Raises: CalibrationError. PolicyError: somebody who is not trusted names the file.
     """
-    check_trusted("a file")
+    check_file_is_trusted()
     try:
         return from_json(Path(path).read_bytes())
     except OSError as error:

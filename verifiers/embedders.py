@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from anondata.components import check_trusted, suggest
+from anondata.components import own_class, own_code_of, suggest
 from anondata.errors import PolicyError
 from anondata.models.dlib_resnet import CHIP_PX, TEMPLATE
 from anondata.models.registry import entry
@@ -92,13 +91,30 @@ def embedder_of(name: str) -> Embedder:
     if not rest:
         known = suggest(name, dict.fromkeys([*EMBEDDERS, "insightface:SOURCE"]))
         raise PolicyError(f"unknown embedder {name!r}; {known}")
-    return _own(name, module, rest)
+    return _own(name)
 
 
-def _own(name: str, module: str, attribute: str) -> Embedder:
-    check_trusted("a class")
+def embedder_of_file(name: str) -> Embedder:
+    """The embedder that a gallery's file names; code of somebody's own is not run because a file says so.
+
+    Raises:
+        PolicyError: for an unknown name, or a class.
+    """
     try:
-        made = getattr(import_module(module), attribute)()
+        with own_code_of(()):
+            return embedder_of(name)
+    except PolicyError as error:
+        raise PolicyError(
+            "the gallery names an embedder that does not come with anondata; name it yourself, where there is the "
+            "option --embedder"
+        ) from error
+
+
+def _own(name: str) -> Embedder:
+    try:
+        made = own_class(name)()
+    except PolicyError:
+        raise
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise PolicyError(f"embedder {name!r} cannot be made: {error}") from error
     lacking = [part for part in ("name", "fingerprint", "embed") if part not in dir(made)]  # computes none

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anondata.components import check_trusted
+from anondata.components import check_file_is_trusted
 from anondata.errors import MissingExtraError, PolicyError, WeightsError
 from anondata.models.registry import OVERRIDE_VARIABLE
 from anondata.regions import Regions, cat_regions
@@ -187,7 +187,7 @@ def _check_source(source: object) -> None:
     if not isinstance(source, str) or not source.strip():
         raise PolicyError("insightface needs the path of a pack or of an .onnx file, or a pack's name, as a text")
     if Path(source).name != source:
-        check_trusted("a file")
+        check_file_is_trusted()
 
 
 def _bgr(view: Tensor) -> Pixels:

@@ -41,7 +41,7 @@ content:
 
 
 def policy(gate: str = "self_match", *, cover: str = "everyone", detector: str = "centerface") -> Policy:
-    return from_yaml(POLICY.format(gate=gate, cover=cover, detector=detector))
+    return from_yaml(POLICY.format(gate=gate, cover=cover, detector=detector), own_code=[__name__])
 
 
 class OwnDetector:
