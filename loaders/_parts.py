@@ -9,12 +9,14 @@
     OUT/.anondata/manifest.json             all parts, sealed; the last thing that a run writes
     OUT/.anondata/tmp/                      parts in the making, of a local place
 
-A part counts as done when it is there as its record says. A kill between the two costs one part's work.
+A part counts as done when it is there as its record says, and the record has the seal of the run key: who may write
+into the place and has no key cannot pass anything off as done. A kill between the two costs one part's work.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -30,8 +32,8 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from anondata.errors import OutputError, ReportError
-from anondata.loaders._retry import with_retries
-from anondata.manifest import FILE, FileDigest, Kind, Manifest, software
+from anondata.loaders._retry import stamp_of, with_retries
+from anondata.manifest import FILE, FileDigest, Kind, Manifest, Namer, software
 from anondata.report import Report, from_json
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Part:
 
     version: of what it was made from. facts: numbers about it, such as its samples. rows: which rows of the source
     are in it, where those have numbers. originals: keyed digests of what its pictures were made of, in their order.
+    stamp: what an object store says of it, such as its ETag.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Part:
     facts: Mapping[str, int] = field(default_factory=dict)
     rows: Sequence[int] = ()
     originals: Sequence[str] = ()
+    stamp: str = ""
 
 
 class Parts:
@@ -74,14 +78,15 @@ class Parts:
     Args:
         out: a local folder or a URL that fsspec can write.
         setting: words that must agree between runs into this place: policy, keys, fields.
+        key: what has the run key, by which records are sealed.
 
     Raises:
         OutputError: on entering: the place was written with another setting, another run is writing into it, or it
             cannot be written.
     """
 
-    def __init__(self, out: str | os.PathLike[str], *, setting: Mapping[str, str]) -> None:
-        self.out, self.setting = os.fspath(out), dict(setting)
+    def __init__(self, out: str | os.PathLike[str], *, setting: Mapping[str, str], key: Namer) -> None:
+        self.out, self.setting, self.key = os.fspath(out), dict(setting), key
         self.fs, root = fsspec.core.url_to_fs(self.out)
         self.root = root.rstrip("/")
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
@@ -90,7 +95,7 @@ class Parts:
         self._lock: FileLock | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_parts, (self.out, self.setting))
+        return (_parts, (self.out, self.setting, self.key))
 
     def __enter__(self) -> Parts:
         try:
@@ -160,28 +165,37 @@ class Parts:
     def find(self, name: str, version: str | None = None) -> Part | None:
         """The part of a name, if it is there as its record says, and was made from that version.
 
-        A local part's bytes are read again; of a remote one its size is compared.
+        A part's bytes are read again, but for what lies in an object store as the store said of it when it was put
+        there.
         """
-        told = self.read(_record(name))
-        try:
-            data = json.loads(told) if told else None
-            part = Part(**{**data, "report": from_json(json.dumps(data["report"]))}) if data else None
-        except (ValueError, TypeError, KeyError, ReportError):
-            return None  # a damaged record: the part is done again
-        if part is None or part.name != name or (version is not None and part.version != version):
+        part = read_record(self.read(record_of(name)), name, self.key, setting=self.setting)
+        if part is None or (version is not None and part.version != version):
             return None
         return part if self._is_whole(part) else None
 
     def _is_whole(self, part: Part) -> bool:
+        place = self._place(part.name)
         try:
-            if self.local:
-                with open(self._place(part.name), "rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
-            return int(with_retries(lambda: self.fs.info(self._place(part.name)))["size"]) == part.size
+            if not self.local:
+                info = with_retries(lambda: self._looked_up(place))
+                if int(info["size"]) != part.size:
+                    return False
+                if part.stamp and part.stamp == stamp_of(info):
+                    return True
+            return with_retries(lambda: self._digest(place)) == part.sha256
         except FileNotFoundError:
             return False
         except Exception as error:  # storages raise what they like
             raise OutputError(f"a part cannot be read back: {_words(error)}") from error
+
+    def _looked_up(self, place: str) -> Mapping[str, Any]:
+        self.fs.invalidate_cache()  # a listing from before could hide a change
+        info: Mapping[str, Any] = self.fs.info(place)
+        return info
+
+    def _digest(self, place: str) -> str:
+        with self.fs.open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def commit(
         self,
@@ -201,12 +215,12 @@ class Parts:
         with open(made, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        part = Part(
-            name, version, made.stat().st_size, digest, report, dict(facts or {}), list(rows), list(originals)
-        )
-        self._put(made, name)
-        body = {**asdict(part), "report": json.loads(report.to_json())}
-        self.write(_record(name), json.dumps(body, sort_keys=True).encode() + b"\n")
+        size = made.stat().st_size
+        stamp = self._put(made, name)
+        part = Part(name, version, size, digest, report, dict(facts or {}), list(rows), list(originals), stamp)
+        body = {**asdict(part), "report": json.loads(report.to_json()), "setting": _digest_of(self.setting)}
+        body["seal"] = _seal(body, self.key)
+        self.write(record_of(name), json.dumps(body, sort_keys=True).encode() + b"\n")
         return part
 
     def write(self, name: str, data: bytes) -> None:
@@ -270,38 +284,70 @@ class Parts:
             raise OutputError("a part's name leads out of the output place")
         return f"{self.root}/{name}"
 
-    def _put(self, made: Path, name: str) -> None:
+    def _put(self, made: Path, name: str) -> str:
+        """Puts a file in place, and returns what an object store says of it; nothing where it can be forged."""
         target = self._place(name)
         try:
             if self.local:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(made, target)
-                return
-            with_retries(lambda: self._upload(made, target))
+                return ""
+            stamp = with_retries(lambda: self._upload(made, target))
             made.unlink(missing_ok=True)
+            return stamp
         except OutputError:
             raise
         except Exception as error:  # storages raise what they like; its text would name the place
             raise OutputError(f"a part cannot be written: {_words(error)}") from error
 
-    def _upload(self, made: Path, target: str) -> None:
+    def _upload(self, made: Path, target: str) -> str:
         where = target if self._whole else f"{target.rpartition('/')[0]}/.{secrets.token_hex(8)}.part"
         if not self._whole:
             self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         self.fs.put_file(str(made), where)
-        self.fs.invalidate_cache()
-        if int(self.fs.info(where)["size"]) != made.stat().st_size:
+        info = self._looked_up(where)
+        if int(info["size"]) != made.stat().st_size:
             raise OSError("the storage holds fewer bytes than were sent")
         if where != target:
             self.fs.mv(where, target)
+        return stamp_of(info) if self._whole else ""  # a file server's times are set by whoever writes
 
 
-def _record(name: str) -> str:
+def read_record(
+    told: bytes | None, name: str, key: Namer, *, setting: Mapping[str, str] | None = None
+) -> Part | None:
+    """What a record says of the part of this name; None where it is damaged, of another, or without the key's seal.
+
+    setting: that the part must have been made with; None: any.
+    """
+    try:
+        body = json.loads(told) if told else {}
+        seal = body.pop("seal")
+        if not hmac.compare_digest(str(seal).encode(), _seal(body, key).encode()) or body["name"] != name:
+            return None
+        if setting is not None and body["setting"] != _digest_of(setting):
+            return None
+        del body["setting"]
+        return Part(**{**body, "report": from_json(json.dumps(body["report"]))})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ReportError):
+        return None  # damaged: the part is done again
+
+
+def _seal(body: Mapping[str, Any], key: Namer) -> str:
+    return key.name("part", json.dumps(body, sort_keys=True))
+
+
+def _digest_of(setting: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()
+
+
+def record_of(name: str) -> str:
+    """Where the record of a part lies, below the place."""
     return f"{WORK_FOLDER}/parts/{name}.json"
 
 
-def _parts(out: str, setting: Mapping[str, str]) -> Parts:
-    return Parts(out, setting=setting)
+def _parts(out: str, setting: Mapping[str, str], key: Namer) -> Parts:
+    return Parts(out, setting=setting, key=key)
 
 
 def _words(error: Exception) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -15,6 +15,8 @@ TRIES = 5
 LONGEST_WAIT_S = 15.0
 
 # Trying again cannot help: the thing is not there, may not be read, or has no room.
+_VERSION_WORDS = ("etag", "mtime", "modified", "md5", "digest", "crc32", "sha", "generation", "version")
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -32,6 +34,12 @@ def with_retries(do: Callable[[], T]) -> T:
         reraise=True,
     )
     return retrying(do)
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What a storage says of a file that changes when the file does, besides its size; nothing where it says none."""
+    told = {k.lower(): str(v) for k, v in info.items() if any(word in k.lower() for word in _VERSION_WORDS)}
+    return str(sorted(told.items())) if told else ""
 
 
 def _passing(error: BaseException) -> bool:

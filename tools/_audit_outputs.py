@@ -7,7 +7,6 @@ with its run key, so that only who has that key and the originals can tell.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ class RowInputs:
 
     folder: Path
     manifest: Manifest
+    key: RunKey = field(repr=False)
     originals: Mapping[str, Source] = field(repr=False)
     digests: Mapping[str, str] = field(repr=False)
     labels: Mapping[str, PhotoLabel] = field(repr=False)
@@ -75,13 +75,18 @@ class RowInputs:
 
     def _parts(self) -> dict[str, list[str]]:
         """By file, what each picture in it was made of. Raises: AuditError."""
+        from anondata.loaders._parts import read_record, record_of
+
         found = {}
         for name in sorted(self.manifest.files):
-            record = self.folder / ".anondata" / "parts" / f"{name}.json"
             try:
-                found[name] = [str(digest) for digest in json.loads(record.read_text())["originals"]]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise AuditError("B does not tell which result is made of which original; write B again") from error
+                told = (self.folder / record_of(name)).read_bytes()
+            except OSError:
+                told = None
+            part = read_record(told, name, self.key)
+            if part is None or part.sha256 != self.manifest.files[name].sha256:
+                raise AuditError("B does not tell which result is made of which original; write B again")
+            found[name] = [str(digest) for digest in part.originals]
         return found
 
 
@@ -107,7 +112,7 @@ def row_inputs(a: Path, b: Path, asked: Asked, key: RunKey | None) -> RowInputs 
     check_columns(labels, asked)
     digests = {name: _digest(source, key) for name, source in originals.items()}
     known = {digest: name for name, digest in digests.items() if digest}
-    found = RowInputs(b, manifest, originals, known, labels, asked, lies_in_folders(originals, labels, asked))
+    found = RowInputs(b, manifest, key, originals, known, labels, asked, lies_in_folders(originals, labels, asked))
     if not found.total:
         raise AuditError("no picture of B was made of a file in A: these are not its originals")
     return found

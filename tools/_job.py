@@ -154,7 +154,7 @@ def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> t
             if entry.output:
                 folder.remove(entry.output)
         folder.remove(f"{WORK_FOLDER}/{FILE}")
-    journal = Journal.read(path, header)
+    journal = Journal.read(path, header, key)
     if job.regions is None and any(entry.given for entry in journal.entries.values()):
         raise click.UsageError(
             "DST was written with --regions, and without them less would be anonymized; give the file again, choose "
@@ -188,6 +188,7 @@ def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:
     from anondata.manifest import Manifest, software
     from anondata.tools._run import SCHEMA, WITH_INSIGHTS
 
+    _forget_changed(job, run)
     listed = {run.names.sample(source) for source in job.listing.sources}
     report = run.journal.report(
         job.empty_report(),
@@ -202,6 +203,15 @@ def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:
     manifest = Manifest(job.policy, report, run.outputs(), schema.fields, "images", software())
     run.folder.write(MANIFEST, manifest.sealed(key).to_json().encode())
     return run.folder.path / REPORT, strangers
+
+
+def _forget_changed(job: Job, run: Run) -> None:
+    """Leaves out results that this run had no reason to look at, and that are not what was written any more."""
+    seen = {run.names.sample(source) for source in job.chosen}
+    for key, entry in list(run.journal.entries.items()):
+        own = key in seen or not entry.released or not run.folder.has(entry.output)
+        if not own and run.folder.digest(entry.output) != entry.sha256:
+            del run.journal.entries[key]
 
 
 def _write_insights(job: Job, run: Run) -> None:

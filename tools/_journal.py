@@ -2,11 +2,13 @@
 
 One JSON object a line, the first a header. Sources appear as keyed hashes only; a line is appended after its output
 lies in its place, so a kill between the two costs one sample's work and nothing else. A later line about the same
-source replaces the earlier one.
+source replaces the earlier one. Each line has a seal by the run key: what somebody else wrote there, who may write
+into the folder and has no key, is not taken for done.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from anondata.errors import OutputError
 from anondata.tools._output import stopped
 
 if TYPE_CHECKING:
+    from anondata.randomness import RunKey
     from anondata.report import Report
 
 FORMAT = "anondata.journal/1"
@@ -68,35 +71,34 @@ class Entry:
 class Journal:
     """The entries of an output folder by source, and the file that they are kept in.
 
-    Counts of the report are not held in memory, but read again at the end.
+    Counts of the report are not held in memory, but read again at the end. key: whose seal lines must have; None:
+    any line is read, and none can be written.
     """
 
     path: Path
     header: Header
+    key: RunKey | None = field(repr=False)
     entries: dict[bytes, Entry] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, header: Header) -> Journal:
+    def read(cls, path: Path, header: Header, key: RunKey) -> Journal:
         """The journal of a folder, empty where there is none. Writes nothing.
 
         Raises: click.UsageError where the earlier runs had another policy, key or naming.
         """
-        journal = cls(path, header)
+        journal = cls(path, header, key)
         lines = journal._lines()
         first = next(lines, None)
         if first is not None:
             journal._check(first[1])
-            for at, line in lines:
-                read = _entry(line, at)
-                if read:
-                    journal.entries[read[0]] = read[1]
+            journal.entries = {key: entry for key, entry, _ in journal._entries()}
         return journal
 
     @classmethod
     def read_any(cls, path: Path) -> Journal:
         """The journal of a folder whatever policy and key it is of: for finding what earlier runs wrote."""
-        journal = cls(path, Header("", "", rename=False))
-        journal.entries = dict(read for at, line in journal._lines() if (read := _entry(line, at)))
+        journal = cls(path, Header("", "", rename=False), None)
+        journal.entries = {key: entry for key, entry, _ in journal._entries()}
         return journal
 
     def open(self) -> None:
@@ -129,23 +131,41 @@ class Journal:
             **({"given": entry.given.hex()} if entry.given else {}),
             **({"insights": insights} if self.header.insights else {}),
         }
-        self.entries[key] = replace(entry, at=self._write(line))
+        self.entries[key] = replace(entry, at=self._write({**line, "seal": self._seal(line)}))
 
     def report(self, empty: Report, counted: Callable[[bytes, Entry], bool]) -> Report:
         """The report over all entries that count, whichever run they are of. empty: the report of none."""
         total = empty
-        for at, line in self._lines():
-            read = _entry(line, at)
-            if read and self.entries.get(read[0]) == read[1] and counted(*read):
+        for key, entry, line in self._entries():
+            if self.entries.get(key) == entry and counted(key, entry):
                 total = total + replace(empty, counts=line["counts"])
         return total
 
     def insights(self) -> Iterator[tuple[bytes, str, str]]:
         """What was told of each source that is released: what stands for it, its output, and the text."""
+        for key, entry, line in self._entries():
+            if entry.released and self.entries.get(key) == entry:
+                yield key, entry.output, str(line.get("insights", ""))
+
+    def _seal(self, line: dict[str, Any]) -> str:
+        """Stands for a line and for what all lines of the journal share."""
+        if self.key is None:
+            raise ValueError("a journal without its run key cannot be written")
+        shared = [self.header.policy, self.header.rename, self.header.insights]
+        return self.key.name("journal line", json.dumps([shared, line], sort_keys=True))
+
+    def _entries(self) -> Iterator[tuple[bytes, Entry, dict[str, Any]]]:
+        """Every entry with what stands for its source, and its line, in order; only those with the key's seal."""
         for at, line in self._lines():
             read = _entry(line, at)
-            if read and read[1].released and self.entries.get(read[0]) == read[1]:
-                yield read[0], read[1].output, str(line.get("insights", ""))
+            if read and self._is_ours(line):
+                yield *read, line
+
+    def _is_ours(self, line: dict[str, Any]) -> bool:
+        if self.key is None:
+            return True
+        told = {name: value for name, value in line.items() if name != "seal"}
+        return hmac.compare_digest(str(line.get("seal")).encode(errors="replace"), self._seal(told).encode())
 
     def _write(self, line: Any) -> int:
         """Appends a line in one write and returns where it begins; what was half written is taken back."""
@@ -177,7 +197,7 @@ class Journal:
                 begin, at = at, at + len(raw)
                 try:
                     line = json.loads(raw) if raw.endswith(b"\n") else None
-                except ValueError:
+                except (ValueError, RecursionError):
                     line = None
                 if line is not None or (begin == 0 and at > 1 and raw.endswith(b"\n")):
                     yield begin, line

@@ -51,8 +51,8 @@ def collect(made: Path, to: Path, key: RunKey, *, column: str | None, texts: Map
     from anondata.manifest import FILE, digest_of, read_manifest
 
     manifest = read_manifest(made, run_key=key)
-    found = _with_rows(made, manifest)
     try:
+        found = _with_rows(made, manifest, key)
         shutil.rmtree(to, ignore_errors=True)
         (to / DATA).mkdir(parents=True)
         (to / FILE).parent.mkdir()
@@ -72,13 +72,19 @@ def collect(made: Path, to: Path, key: RunKey, *, column: str | None, texts: Map
     return written
 
 
-def _with_rows(made: Path, manifest: Manifest) -> list[Written]:
-    from anondata.loaders._parts import Parts
+def _with_rows(made: Path, manifest: Manifest, key: RunKey) -> list[Written]:
+    from anondata.loaders._parts import read_record, record_of
+    from anondata.manifest import digest_of
 
-    records, out = Parts(made, setting={}), list[Written]()
-    for name in sorted(manifest.files):
-        part = records.find(name)
-        if part is None or len(part.rows) != part.facts["samples"] or any(row < 0 for row in part.rows):
+    out = list[Written]()
+    for name, known in sorted(manifest.files.items()):
+        part = read_record((made / record_of(name)).read_bytes(), name, key)
+        if (
+            part is None
+            or {part.sha256, digest_of(made / name).sha256} != {known.sha256}
+            or len(part.rows) != part.facts["samples"]
+            or any(row < 0 for row in part.rows)
+        ):
             raise RequestError(f"the work folder was changed meanwhile; run the same command again; {NOTHING}")
         if part.rows:
             out.append(Written(made / name, part.rows))

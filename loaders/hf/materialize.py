@@ -113,8 +113,9 @@ def _write(
 ) -> dict[str, Part]:
     """Writes what is not there; returns what is, by name."""
     files = {file.name: file for split in splits for file in split.files()}
-    splits[0].source.flow.check_account()
-    parts = Parts(folder, setting=_setting(splits[0].source.flow, on_withheld, splits))
+    flow = splits[0].source.flow
+    parts = Parts(folder, setting=_setting(flow, on_withheld, splits), key=flow.anonymizer)
+    flow.check_account()
     _check_folder(parts)
     with parts:
         if any(name.startswith("data/") and name not in files for name in parts.strangers(files)):
@@ -128,7 +129,7 @@ def _write(
             todo = [file for name, file in files.items() if name not in done]
             for part in _run(job, todo, num_proc):
                 done[part.name] = part
-        report, flow = _report(splits, done), splits[0].source.flow
+        report = _report(splits, done)
         parts.write(REPORT, report.to_json().encode())
         in_order = [done[name] for name in files if name in done]
         parts.finish(flow.anonymizer, report, in_order, fields=_fields(splits), kind="parquet")

@@ -168,7 +168,7 @@ def plan(
     flow.check_account()
     shards = list_shards(urls, os.fspath(out))[:limit]
     recipe = Recipe(flow, declared, rename_keys, len(shards))
-    parts = Parts(out, setting=recipe.setting)
+    parts = Parts(out, setting=recipe.setting, key=anonymizer)
     if parts.is_taken():
         raise ShardsError("the output place holds files that no run of anondata wrote; choose an empty one")
     return Job(shards, recipe, parts)

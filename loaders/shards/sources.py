@@ -10,11 +10,10 @@ from typing import Any
 import fsspec
 
 from anondata.errors import AnondataError, MissingExtraError, ShardsError, UnreadableSourceError
-from anondata.loaders._retry import with_retries
+from anondata.loaders._retry import stamp_of, with_retries
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _MAGIC = frozenset("*?[")
-_VERSION_WORDS = ("etag", "mtime", "modified", "md5", "digest", "crc32", "sha", "generation", "version")
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Shard:
             info = with_retries(ask)
         except Exception as error:  # storages raise what they like; its text would name the place
             raise UnreadableSourceError(f"cannot be read: {words_of(error)}") from error
-        told = {k.lower(): str(v) for k, v in info.items() if any(word in k.lower() for word in _VERSION_WORDS)}
-        return f"{info.get('size')} {sorted(told.items())}"
+        return f"{info.get('size')} {stamp_of(info) or []}"
 
 
 def list_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], out: str) -> tuple[Shard, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -218,6 +219,42 @@ def test_an_output_that_was_changed_or_lost_is_made_again(anondata, photos, key,
     again = anondata("anonymize", photos, "--out", out, *rest).json
     assert again["skipped_done"] == 3
     assert tree(out) == first
+
+
+def test_a_journal_that_calls_a_raw_photo_done_is_not_believed(anondata, photos, key, tmp_path, tree):
+    """Who may write into DST has no run key, and so cannot seal a line."""
+    out, rest = tmp_path / "out", ("--key-file", key, "--json")
+    anondata("anonymize", photos, "--out", out, *rest)
+    first, path = tree(out), out / ".anondata/journal.jsonl"
+    raw = (photos / "alice.jpg").read_bytes()
+    (out / "alice.jpg").write_bytes(raw)
+    lines = journal(out)
+    for line in lines[1:]:
+        if line["output"] == "alice.jpg":
+            line["sha256"] = hashlib.sha256(raw).hexdigest()
+        if line["output"] == "bob.JPEG":
+            del line["seal"]
+    path.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    again = anondata("anonymize", photos, "--out", out, *rest)
+    assert (again.code, again.json["skipped_done"]) == (0, 3)
+    assert tree(out) == first
+    sealed = json.loads((out / ".anondata/manifest.json").read_text())["files"]["alice.jpg"]["sha256"]
+    assert sealed == hashlib.sha256((out / "alice.jpg").read_bytes()).hexdigest() != hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize("why", ["its source is gone", "it is beyond the limit"])
+def test_a_result_that_was_changed_and_is_not_made_again_is_told(anondata, photos, tmp_path, why):
+    out = tmp_path / "out"
+    anondata("anonymize", photos, "--out", out)
+    (out / "erin.jpg").write_bytes((photos / "erin.jpg").read_bytes())
+    if why == "its source is gone":
+        (photos / "erin.jpg").rename(tmp_path / "erin.jpg")
+        again = anondata("anonymize", photos, "--out", out, "--json")
+        assert (again.code, again.json["unknown_files"]) == (1, 1)
+    else:
+        anondata("anonymize", photos, "--out", out, "--limit", 1)
+        assert not (out / "erin.jpg").exists()
+    assert "erin.jpg" not in json.loads((out / ".anondata/manifest.json").read_text())["files"]
 
 
 def test_a_source_that_changed_is_done_again(anondata, photos, photo, tmp_path, tree):
