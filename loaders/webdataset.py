@@ -26,8 +26,13 @@ from anondata.loaders.quota import Quota, account_of
 from anondata.report import Report
 from anondata.samples import Schema
 
-OWN = ("__key__", "__url__", "__local_path__")
-"""What WebDataset itself says of a sample, and all that passes without being declared."""
+KEY = "__key__"
+"""The one thing that passes without being declared: later stages of WebDataset need it. Names identify, too, and
+``anondata shards --rename-keys`` makes new ones."""
+
+PLACES = ("__url__", "__local_path__")
+"""Where a sample was read from. No later stage needs these file names (webdataset 1.0.2 puts them into messages of
+errors), and an earlier stage may have put anything there: they do not come out."""
 
 NOTE = "__anondata__"
 """What became of the sample: ``"released"``, or ``"replaced: REASON"``."""
@@ -50,6 +55,7 @@ def anonymize(
     Best before ``.decode()``: then a corrupt picture is withheld here, and not left to WebDataset's handlers. It
     also takes what ``.decode`` makes (PIL images, arrays, tensors), but not tuples or batches. An encoded picture
     keeps its field's name even where it is written in another format (GIF becomes PNG): decoders look at the bytes.
+    ``__key__`` passes; ``__url__`` and ``__local_path__``, which are names of files, do not.
 
     fields: content types by name of the field; ``"jpg;png"`` stands for one or the other, ``"json": "regions"`` is
         for boxes, ``"seg.png": "masks"`` for masks, which do not come out; see :class:`anondata.samples.Schema`.
@@ -120,18 +126,18 @@ class Stage:
             raise FieldTypeError(
                 f"the stage got {type(sample).__name__}; expected dict samples: put it before to_tuple and batched"
             )
-        if not all(isinstance(sample[name], str) for name in OWN if name in sample):
+        if not isinstance(sample.get(KEY, ""), str):
             raise FieldTypeError("the stage got a sample whose __key__ is no text; put it before batched")
-        return self.fields.of(name for name in sample if name not in OWN)
+        return self.fields.of(name for name in sample if name != KEY and name not in PLACES)
 
 
 def _given(sample: Mapping[str, Any], settled: Settled, schema: Schema) -> dict[str, Any]:
-    """What WebDataset says of the sample, and the fields that may be seen, in the sample's order.
+    """The sample's key, and the fields that may be seen, in the sample's order.
 
     Beside content that is still encoded insights are, too, for the same decoders.
     """
     fields = dict(settled.fields or {})
     if all(isinstance(fields[name], bytes) for name in schema.content() if name in fields):
         fields |= {name: fields[name].encode() for name in schema.insights() if name in fields}
-    first = {name: sample[name] if name in OWN else fields[name] for name in sample if name in OWN or name in fields}
+    first = {name: fields.get(name, sample[name]) for name in sample if name == KEY or name in fields}
     return {**first, **fields, NOTE: settled.note}

@@ -590,7 +590,7 @@ def test_members_of_masks_do_not_leave_a_stream(photo: Callable[..., bytes], tmp
     source = wds.WebDataset(str(tar(tmp_path / "a.tar", *members)), shardshuffle=False)
     stage = anonymize(anonymizer(), fields={"jpg;png": "image", "seg.png": "masks"})
     [out] = source.compose(stage)  # the second has none
-    assert set(out) == {"__key__", "__url__", "__local_path__", "__anondata__", "png"}
+    assert set(out) == {"__key__", "__anondata__", "png"}
     assert is_covered(np.array(Image.open(io.BytesIO(out["png"]))))
     assert stage.report.withheld == {"missing_field": 1}
 
