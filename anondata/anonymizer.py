@@ -35,7 +35,8 @@ class Anonymizer:
         own_code: modules of yours whose classes the policy's file may name; see :func:`anondata.load_policy`.
         device: ``"auto"`` (CUDA where there is one), or a torch device.
         run_key: the secret of this run's randomness; the same key, samples and policy give the same result. None: a
-            fresh one, so that no other process can repeat the results or resume what was written.
+            fresh one, so that no other process can repeat the results or resume what was written. Pickling the
+            Anonymizer pickles its key; of :meth:`RunKey.from_file` or :meth:`RunKey.from_env` only where it is.
         galleries: for each gallery that the policy names, the path of its file, or a gallery that is open. A file is
             opened on first use, with the key that ``ANONDATA_GALLERY_KEY`` holds.
 

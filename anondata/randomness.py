@@ -7,12 +7,17 @@ configurations, fingerprints, reports and logs.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from anondata.errors import UnreadableSourceError
 
 KEY_BYTES = 32
 
@@ -20,12 +25,17 @@ KEY_BYTES = 32
 class RunKey:
     """The secret that every random choice of a run derives from.
 
+    A key that was made of bytes, or drawn, is pickled with its secret: it travels wherever an
+    :class:`~anondata.Anonymizer` is sent, to spawned workers through a pipe, on a cluster through its object store
+    (Ray's lies in shared memory and spills to disk), and into every file that a pickle is written to.
+    :meth:`from_file` and :meth:`from_env` make a key that is pickled as the place it came from, and read again there.
+
     Args:
         secret: at least 16 bytes. Left out, a fresh one is drawn from the operating system: two runs then
             differ, and neither can be repeated.
     """
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_place", "_secret")
 
     def __init__(self, secret: bytes | None = None) -> None:
         if secret is not None and not isinstance(secret, bytes):
@@ -33,6 +43,50 @@ class RunKey:
         if secret is not None and len(secret) < 16:
             raise ValueError(f"a run key needs at least 16 bytes, got {len(secret)}")
         self._secret = secrets.token_bytes(KEY_BYTES) if secret is None else secret
+        self._place: tuple[str, str] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> RunKey:
+        """The key that a file's bytes are. Workers read the file again, so they need it at the same path.
+
+        Raises:
+            UnreadableSourceError: the file cannot be read, or holds fewer than 16 bytes.
+        """
+        return cls._read("file", os.path.abspath(os.fspath(path)))
+
+    @classmethod
+    def from_env(cls, name: str) -> RunKey:
+        """The key that an environment variable's text is. Workers read their own variable of this name.
+
+        Raises:
+            UnreadableSourceError: the variable is not set, or has fewer than 16 bytes.
+        """
+        return cls._read("environment variable", name)
+
+    @classmethod
+    def _read(cls, kind: str, where: str, known: str | None = None) -> RunKey:
+        """known: stands for the key that must be there."""
+        try:
+            made = cls(Path(where).read_bytes() if kind == "file" else os.fsencode(os.environ[where]))
+        except OSError as error:
+            raise UnreadableSourceError(f"the run key's file cannot be read here: {error.strerror}") from None
+        except KeyError:
+            raise UnreadableSourceError("the run key's environment variable is not set here") from None
+        except ValueError as error:
+            raise UnreadableSourceError(f"the run key's {kind}: {error}") from error
+        if known is not None and known != made._stand_in:
+            raise UnreadableSourceError(
+                f"the run key's {kind} holds another key here than where the work was given out"
+            )
+        made._place = (kind, where)
+        return made
+
+    @property
+    def _stand_in(self) -> str:
+        return self.name("the run key itself")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RunKey, (self._secret,)) if self._place is None else (_read_again, (*self._place, self._stand_in))
 
     def __repr__(self) -> str:
         return "RunKey(…)"
@@ -53,6 +107,10 @@ class RunKey:
     def name(self, *parts: str | bytes | int) -> str:
         """32 hexadecimal digits that stand for a key without telling it."""
         return self.digest("name", *parts)[:16].hex()
+
+
+def _read_again(kind: str, where: str, known: str) -> RunKey:
+    return RunKey._read(kind, where, known)
 
 
 def normal(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

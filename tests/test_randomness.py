@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anondata import Anonymizer
+from anondata.errors import UnreadableSourceError
 from anondata.randomness import RunKey, normal
 
 SECRET = b"a secret of enough bytes"
@@ -132,3 +136,44 @@ def test_noise_touches_no_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
+
+
+@pytest.fixture(params=["file", "variable"])
+def referred(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunKey, Any]:
+    """A key by reference, and what puts another secret in its place, or none."""
+    path = tmp_path / "run.key"
+
+    def put(secret: bytes | None) -> None:
+        if request.param == "file":
+            path.unlink() if secret is None else path.write_bytes(secret)
+        else:
+            monkeypatch.delenv("A_RUN_KEY") if secret is None else monkeypatch.setenv("A_RUN_KEY", secret.decode())
+
+    if request.param == "file":
+        path.write_bytes(b"")
+    put(SECRET)
+    monkeypatch.chdir(tmp_path)
+    return (RunKey.from_file("run.key") if request.param == "file" else RunKey.from_env("A_RUN_KEY")), put
+
+
+def test_a_key_by_reference_is_sent_without_its_secret(referred: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = referred
+    sent = pickle.dumps(Anonymizer("faces-fill", run_key=made))
+    assert SECRET not in sent
+    assert SECRET in pickle.dumps(Anonymizer("faces-fill", run_key=SECRET))
+    monkeypatch.chdir("/")  # a worker may be elsewhere
+    assert pickle.loads(sent).name("x") == key().name("x")
+    assert copy.deepcopy(made).digest("x") == key().digest("x")
+    assert SECRET.decode() not in repr(made)
+
+
+@pytest.mark.parametrize("there", [None, b"short", SECRET[::-1]])
+def test_a_key_that_is_not_where_it_was_stops_the_worker(referred: Any, there: bytes | None) -> None:
+    """With another key its results would not be those of the run."""
+    made, put = referred
+    sent = pickle.dumps(made)
+    put(there)
+    with pytest.raises(UnreadableSourceError, match="the run key's") as caught:
+        pickle.loads(sent)
+    assert "run.key" not in str(caught.value)
+    assert made.name("x") == key().name("x")

@@ -56,7 +56,7 @@ def run_key(out: Path | str, key_file: Path | None, *, create: bool = True) -> R
         return None
     if len(secret) < LEAST_BYTES:
         raise click.UsageError(f"the run key has {len(secret)} bytes, expected at least {LEAST_BYTES}")
-    return RunKey(secret)
+    return RunKey.from_file(path)  # of which workers get the path
 
 
 def _read(path: Path) -> bytes:
