@@ -16,6 +16,7 @@ from anondata.components import open_gallery
 from anondata.engine import Engine
 from anondata.errors import DeviceError
 from anondata.policy import Policy, load_policy
+from anondata.preparing import Progress, check_weights, fetch_weights, make_faces
 from anondata.randomness import RunKey
 from anondata.records import Outcome
 from anondata.report import Report, report_of
@@ -81,6 +82,7 @@ class Anonymizer:
 
         Raises:
             DeviceError: on CUDA in a forked process, where it cannot work.
+            WeightsError: names all weights that are not on this machine.
         """
         if self.device.type == "cuda" and torch.cuda._is_in_bad_fork():
             raise DeviceError(
@@ -89,10 +91,28 @@ class Anonymizer:
             )
         with self._lock:
             if self._engine is None:
+                check_weights(self.policy)  # all at once, and before the first sample
                 self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
                 rules = rules_of(self.policy, self._galleries)
                 self._engine = Engine(rules, run_key=self._run_key, device=self.device)
             return self._engine
+
+    def prepare(self, *, download: bool = False, progress: Progress | None = None) -> None:
+        """Does at once what would otherwise hold up the first samples: weights are looked for, and faces generated.
+
+        Both are kept in the cache folder, so it takes long only once: minutes where a policy draws synthetic faces.
+
+        download: fetch weights that are not here and have an address. progress: told what is being done, how far it
+            is, and of how much.
+
+        Raises:
+            WeightsError: names all weights that are missing, or one that cannot be fetched.
+        """
+        show: Progress = progress or (lambda what, done, total: None)
+        if download:
+            fetch_weights(self.policy, show)
+        check_weights(self.policy)
+        make_faces(self.policy, show)
 
     @property
     def galleries(self) -> dict[str, str]:

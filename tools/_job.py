@@ -19,7 +19,7 @@ from anondata.tools._journal import FILE, Header, Journal
 from anondata.tools._keys import run_key
 from anondata.tools._naming import expected_name
 from anondata.tools._output import INSIGHTS, MANIFEST, REPORT, WORK_FOLDER, OutputFolder
-from anondata.tools._progress import progress
+from anondata.tools._progress import prepared, progress
 from anondata.tools._regions import Boxes
 from anondata.tools._sources import Listing, Source
 from anondata.tools._summary import Summary
@@ -107,6 +107,7 @@ def execute(job: Job) -> int:
         names, journal = _bookkeeping(job, key, folder)
         with _torch_threads(job):
             run = _run(job, key, folder, names, journal, withheld)
+            prepared(run.anonymizer, console)
             with progress(console, len(job.chosen)) as show:
                 run.go(show)
         report, strangers = _finish(job, run, key) if not run.error and not run.interrupted else (None, 0)

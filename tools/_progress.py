@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from anondata.anonymizer import Anonymizer
+
 EVERY_S = 15.0
 
 Show = Callable[[int, int], None]
@@ -86,6 +88,12 @@ def phases(console: Console) -> Iterator[ShowPhase]:
             bar.update(tasks[what], completed=done, total=max(total, done))
 
         yield update
+
+
+def prepared(anonymizer: Anonymizer, console: Console) -> None:
+    """Shows what is done once before the first sample, where that takes long. Raises: WeightsError."""
+    with phases(console) as show:
+        anonymizer.prepare(progress=show)
 
 
 @contextmanager

@@ -50,18 +50,27 @@ class Delivery:
 
     def _prepare(self) -> None:
         """Makes the publication, if it is not there."""
-        from anondata.tools._request_terms import grant
-
         state = self.work.state
-        if state is not None and state.charging:  # what is left may be less by this very delivery
-            granted = state.n
-        else:
-            granted = grant(self.book, self.terms.scope, self.terms.asked)
+        charging = state is not None and state.charging  # what is left may be less by this very delivery
+        granted = state.n if state is not None and charging else self._granted()
         if granted < FEWEST:
             raise RequestError("one sample alone cannot be evaluated: nobody is there to be taken for another")
         self.work.begin(granted)
         if not self.work.is_ready():
             self._publish(*self._anonymize(granted))
+
+    def _granted(self) -> int:
+        """How many samples may be had. Where no limit is set at all, what is wrong with the catalog is told first."""
+        from anondata.tools._request_source import check_place, loaded, quiet
+        from anondata.tools._request_terms import grant
+
+        check_place(self.terms)
+        try:
+            return grant(self.book, self.terms.scope, self.terms.asked)
+        except UnknownClientError:
+            with quiet():
+                loaded(self.terms)
+            raise
 
     def _anonymize(self, n: int) -> tuple[Dataset, list[Written]]:
         """Writes as many rows as may be delivered; those that are withheld are replaced by the next candidates."""
@@ -105,7 +114,9 @@ class Delivery:
                 show("anonymizing", min(done, n), n)
                 return outcomes
 
-        return Watched(self.terms.policy, device=self.device, run_key=self.key, galleries=dict(self.terms.galleries))
+        made = Watched(self.terms.policy, device=self.device, run_key=self.key, galleries=dict(self.terms.galleries))
+        made.prepare(progress=self.show)
+        return made
 
     def _publish(self, originals: Dataset, written: list[Written]) -> None:
         """Attacks what was written and, if it is strong enough, makes all of what will be delivered."""

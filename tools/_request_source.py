@@ -49,6 +49,7 @@ def loaded(terms: Terms) -> Dataset:
     Raises:
         UnreadableSourceError: it is not where the catalog says, or `datasets` cannot load it so.
         RequestError: it holds no row, or pictures that nobody would audit.
+        UndeclaredFieldError, FieldTypeError: its columns are not those that the catalog declares.
     """
     from datasets import load_dataset
 
@@ -62,6 +63,25 @@ def loaded(terms: Terms) -> Dataset:
         ) from error
     _check_columns(terms, found)
     return found
+
+
+def check_place(terms: Terms) -> None:
+    """Whether a dataset and what else its entry names is where the catalog says; quick, nothing is loaded.
+
+    Raises:
+        UnreadableSourceError: the dataset is not there. PolicyError: other galleries than the policy names.
+        CatalogError: a file of a gallery or of insights is not there.
+    """
+    from anondata.rules import check_galleries
+
+    _how(terms.catalog, terms.entry, terms.asked.dataset)
+    check_galleries(terms.policy, terms.galleries)
+    files = {f"the gallery {name!r}": path for name, path in terms.galleries.items()}
+    if terms.entry.insights is not None:
+        files["the file of insights"] = terms.catalog.path(terms.entry.insights.file)
+    for what, path in files.items():
+        if not path.is_file():
+            raise CatalogError(f"{what} is not where the catalog says")
 
 
 def local_place(catalog: Catalog, entry: Entry) -> Path | None:
@@ -97,6 +117,7 @@ def _plain_parts(path: Path) -> Iterator[str]:
 
 
 def _check_columns(terms: Terms, found: Dataset) -> None:
+    from anondata.loaders.hf.layout import layout_of
     from anondata.tools._pictures import has_images
 
     if not len(found):
@@ -110,6 +131,7 @@ def _check_columns(terms: Terms, found: Dataset) -> None:
     for column in filter(None, (terms.entry.identity, *terms.asked.where)):
         if column not in found.features:
             raise CatalogError(f"the catalog declares a column {column!r}, which the dataset does not have")
+    layout_of(found.features, terms.schema)
 
 
 # --- which rows ---------------------------------------------------------------------------------------------------

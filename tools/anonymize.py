@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from anondata.errors import PolicyError
+from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
 from anondata.tools._job import Job, default_workers, execute, rehearse
 from anondata.tools._naming import check_collisions, expected_name
 from anondata.tools._output import check_usable
@@ -113,14 +114,18 @@ def command(
     interrupted.
     """
     folder = _folder(out)
-    chosen_policy, chosen_device = known_policy(policy, own_code), usable_device(device)
+    check_policy_named(policy)
+    check_device_named(device)
+    paths, quota = gallery_paths(galleries), quota_of(client, ledger, dataset_name)
     _check_list_file(list_withheld, folder)
     listing = list_sources(sources, out=folder)
     check_usable(folder, overwrite=overwrite)
     check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
+    texts = _texts(insights_from, {s.name for s in listing.sources}) if insights_from else {}
+    chosen_policy, chosen_device = known_policy(policy, own_code), usable_device(device)
     job = Job(
         policy=chosen_policy,
-        galleries=open_galleries(chosen_policy, galleries, gallery_key),
+        galleries=open_galleries(chosen_policy, paths, gallery_key),
         device=chosen_device,
         listing=listing,
         chosen=listing.sources[:limit],
@@ -128,11 +133,11 @@ def command(
         key_file=key_file,
         rename=rename,
         insights=insights or insights_from is not None,
-        editor_insights=_texts(insights_from, {s.name for s in listing.sources}) if insights_from else {},
+        editor_insights=texts,
         regions=read_regions(regions_file, [s.name for s in listing.sources], chosen_policy)
         if regions_file
         else None,
-        quota=quota_of(client, ledger, dataset_name),
+        quota=quota,
         workers=workers or default_workers(chosen_device),
         overwrite=overwrite,
         as_json=as_json,
@@ -177,13 +182,10 @@ def known_policy(policy: str, own_code: Iterable[str]) -> Policy:
         raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
 
 
-def open_galleries(policy: Policy, given: Sequence[str], key: Path | None) -> dict[str, AnyGallery]:
-    """The galleries of ``--gallery NAME=FILE``; those that the policy does not name, or misses, are usage errors."""
+def open_galleries(policy: Policy, paths: Mapping[str, str], key: Path | None) -> dict[str, AnyGallery]:
+    """The galleries of some paths; one that the policy does not name, or misses, is an error. See gallery_paths."""
     from anondata.rules import check_galleries
 
-    paths = dict(item.partition("=")[::2] for item in given)
-    if len(paths) < len(given) or not all(paths.values()):
-        raise click.UsageError("--gallery takes NAME=FILE, each name once")
     check_galleries(policy, paths)
     if not paths:
         return {}

@@ -14,6 +14,7 @@ import click
 from anondata.errors import MissingExtraError, OutputError
 from anondata.tools import cli
 from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
+from anondata.tools._early import check_device_named
 from anondata.tools._output import write_whole
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ def command(
     DIR gets audit.json and plots, without file names and identities. Exit code 0: done, 3: --bound is exceeded,
     1: there is nothing to attack, 2: usage.
     """
+    check_device_named(options["device"])
+    _check(a, b, out, plots=not no_plots)
+
     from rich.console import Console
 
     from anondata.tools._job import default_workers
@@ -133,7 +137,6 @@ def command(
     from anondata.tools.anonymize import usable_device
     from anondata.verifiers.audit import ATTACKERS, audit
 
-    _check(a, b, out, plots=not no_plots)
     device = usable_device(options["device"])
     networks, gallery = _embedders(options["embedders"]), _gallery(options["gallery"], options["key_file"])
     asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")

@@ -11,6 +11,7 @@ import click
 
 from anondata.errors import CalibrationError, MissingExtraError
 from anondata.tools import cli
+from anondata.tools._early import check_device_named
 from anondata.tools._faces import Folder, Templates, embed_photos, list_photos
 from anondata.tools._output import write_whole
 from anondata.tools._progress import counted
@@ -70,6 +71,10 @@ def command(
     FILE.json holds numbers only: no name, no photo, no template. A gate takes it in place of the thresholds that come
     with anondata.
     """
+    if not faces.is_dir():
+        raise click.UsageError("FACES is not a folder")
+    check_device_named(device)
+
     from rich.console import Console
 
     from anondata.tools.anonymize import usable_device

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.tools import _gallery_places, cli
+from anondata.tools._early import check_device_named, check_there
 from anondata.tools._enrol_sources import Columns
 from anondata.tools._gallery_options import (
     THERE,
@@ -75,11 +76,14 @@ def build(sources: tuple[str, ...], out: str, of: str, role: Any, overwrite: boo
 
     Exit code 0: all taken, 3: some refused, 1: nobody enrolled, or an index that finds too little: nothing is saved.
     """
+    check_there(sources)
+    check_device_named(options["device"])
+    file = _new_file(out, overwrite=overwrite)
+
     from anondata.verifiers.gallery import empty_gallery
     from anondata.verifiers.gallery.enrolment import collect
     from anondata.verifiers.gallery.file import save_gallery
 
-    file = _new_file(out, overwrite=overwrite)
     if of == "places":
         _gallery_places.build(sources, file, options | {"overwrite": overwrite})
     embedder = _embedder(options["embedder"])
@@ -107,6 +111,9 @@ def add(file: Path, sources: tuple[str, ...], extend: bool, **options: Any) -> N
 
     SRC, refusals and exit codes are those of `anondata gallery build`.
     """
+    check_there(sources)
+    check_device_named(options["device"])
+
     from anondata.verifiers.gallery.enrolment import collect
     from anondata.verifiers.gallery.file import change_gallery, open_any
     from anondata.verifiers.gallery.places import PlaceGallery

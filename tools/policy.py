@@ -160,10 +160,14 @@ def _steps(policy: Policy) -> Iterator[Any]:
 def _problems(policy: Policy) -> Iterator[str]:
     """What is missing on this machine for a policy to run."""
     from anondata.models import registry
-    from anondata.tools._facts import models_of
+    from anondata.preparing import check_weights, weights_of
 
-    for model in models_of(policy, None):
+    try:
+        check_weights(policy)
+    except WeightsError as error:
+        yield str(error)
+    for item in filter(registry.is_here, weights_of(policy)):
         try:
-            registry.verify(model.name) if model.sha256 else None
+            registry.verify(item)
         except WeightsError as error:
             yield str(error)

@@ -11,9 +11,11 @@ import click
 
 from anondata.errors import UndecodableError
 from anondata.tools import cli
+from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
 from anondata.tools._output import enclosing_output, write_whole
 from anondata.tools._page import MARK, Face, Pair, page
 from anondata.tools._policy_options import own_code_option
+from anondata.tools._progress import prepared
 from anondata.tools._regions import FIELD, Boxes, read_regions
 from anondata.tools._sources import Source, list_sources
 
@@ -58,14 +60,21 @@ def command(
     The page HOLDS ORIGINALS: it is for you alone, readable by you only, and is never written into a folder that
     `anondata anonymize` wrote. SRC is what `anondata anonymize` takes. Exit code 3 when a picture was withheld.
     """
+    _check(out)
+    check_policy_named(policy)
+    check_device_named(device)
+    paths = gallery_paths(galleries)
+    listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources
+
+    from rich.console import Console
+
     from anondata.anonymizer import Anonymizer
     from anondata.tools.anonymize import known_policy, open_galleries, usable_device
 
-    _check(out)
     chosen, where = known_policy(policy, own_code), usable_device(device)
-    listed = list_sources(sources, out=out.parent / f".{out.name}.no-folder").sources
     regions = read_regions(regions_file, [s.name for s in listed], chosen) if regions_file else None
-    anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, galleries, gallery_key))
+    anonymizer = Anonymizer(chosen, device=where, galleries=open_galleries(chosen, paths, gallery_key))
+    prepared(anonymizer, Console(stderr=True))
     pairs = [_pair(anonymizer, s, regions[s.name] if regions is not None else None) for s in listed[:limit]]
     write_whole(out, page(chosen, pairs).encode(), what="the page", mode=0o600)  # it holds originals
     withheld = sum(pair.after is None for pair in pairs)

@@ -116,17 +116,18 @@ def plan(
 ) -> Plan:
     """What :func:`request` would do, and whether it may. Anonymizes, writes and charges nothing. Raises as it."""
     from anondata.tools._catalog import load_catalog
-    from anondata.tools._request_source import candidates, loaded, quiet
+    from anondata.tools._request_source import candidates, check_place, loaded, quiet
     from anondata.tools._request_terms import Asked, grant, left_for, terms_of
     from anondata.tools._words import in_words
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), as_many_as_there_are=as_many_as_there_are)
     terms = terms_of(load_catalog(_path(catalog)), asked, own_code)
+    with quiet():  # before the ledger is asked: what is wrong with the catalog is told first
+        check_place(terms)
+        found = candidates(terms, loaded(terms))
     with _opened(terms.catalog, ledger) as book:
         granted, left = grant(book, terms.scope, asked), left_for(book, terms.scope)
-    with quiet():
-        found = candidates(terms, loaded(terms))
     return Plan(tuple(in_words(terms.policy)), terms.content_type, granted, left, len(found))
 
 
@@ -272,15 +273,19 @@ def command(catalog: Path, client: str, only_list: bool, dry_run: bool, as_json:
 def _run(catalog: Path, given: Mapping[str, Any], options: Mapping[str, Any]) -> RequestResult:
     from rich.console import Console
 
+    from anondata.tools._catalog import load_catalog
+    from anondata.tools._early import check_device_named
     from anondata.tools._keys import run_key
     from anondata.tools._progress import phases
     from anondata.tools.anonymize import usable_device
 
+    check_device_named(options["device"])
+    known = load_catalog(catalog)  # what the operator must mend is told first
     device = usable_device(options["device"])
     key = run_key(options["out"], options["key_file"]) if options["key_file"] else None
     insights = not options["no_insights"]
     with phases(Console(stderr=True)) as show:
-        return request(catalog, **given, out=options["out"], run_key=key, insights=insights, device=device, show=show)
+        return request(known, **given, out=options["out"], run_key=key, insights=insights, device=device, show=show)
 
 
 def _where(given: tuple[str, ...]) -> dict[str, str]:

@@ -11,8 +11,10 @@ import click
 
 from anondata.errors import ShardsError, UndeclaredFieldError
 from anondata.tools import cli
+from anondata.tools._early import check_device_named, check_policy_named, check_there, gallery_paths
 from anondata.tools._keys import run_key
 from anondata.tools._policy_options import own_code_option
+from anondata.tools._progress import prepared
 from anondata.tools._progress import shards as showing
 from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._shards_summary import ShardsSummary
@@ -100,10 +102,15 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     place: Path | str = Path(out.split("://", 1)[-1]) if local else out
     if isinstance(place, Path) and place.exists() and not place.is_dir():
         raise click.UsageError("DST is a file; it must be a folder")
+    check_there(sources)
+    check_policy_named(options["policy"])
+    check_device_named(options["device"])
+    paths, _ = gallery_paths(options["galleries"]), _fields(options)
+    quota = quota_of(options["client"], options["ledger"], options["dataset_name"])
     policy, device = known_policy(options["policy"], options["own_code"]), usable_device(options["device"])
-    galleries = open_galleries(policy, options["galleries"], options["gallery_key"])
+    galleries = open_galleries(policy, paths, options["gallery_key"])
     key = run_key(place, options["key_file"], create=not options["dry_run"])
-    job = _job(sources, place, key, options, policy=policy, device=device, galleries=galleries)
+    job = _job(sources, place, key, options, policy=policy, device=device, galleries=galleries, quota=quota)
     code = _rehearse(job, key, options) if options["dry_run"] else _execute(job, options)
     click.get_current_context().exit(code)
 
@@ -124,7 +131,7 @@ def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, option
             group=options["group"],
             rename_keys=options["rename_keys"],
             limit=options["limit"],
-            **quota_of(options["client"], options["ledger"], options["dataset_name"]),
+            **how["quota"],
         )
     except ShardsError as error:
         raise click.UsageError(str(error)) from error
@@ -172,6 +179,7 @@ def _execute(job: Job, options: dict[str, Any]) -> int:
     from rich.console import Console
 
     console = Console(stderr=True)
+    prepared(job.recipe.flow.anonymizer, console)
     with showing(console, len(job.shards)) as show:
         result = job.run(
             workers=options["workers"],

@@ -12,6 +12,8 @@ import click
 
 from anondata.errors import WeightsError
 from anondata.tools import cli
+from anondata.tools._early import check_policy_named
+from anondata.tools._policy_options import own_code_option
 
 if TYPE_CHECKING:
     from anondata.models.registry import Weights
@@ -53,13 +55,47 @@ def list_() -> None:
 
 
 @command.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def pull(names: tuple[str, ...]) -> None:
-    """Download weights into the cache folder and check their sha256."""
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    help="All that this policy needs; where it draws synthetic faces, these are made, too, which takes minutes.",
+)
+@own_code_option
+def pull(names: tuple[str, ...], policy: str | None, own_code: tuple[str, ...]) -> None:
+    """Download weights into the cache folder and check their sha256: those named, or all that a policy needs."""
     from anondata.models import registry
 
-    for item in [registry.entry(name) for name in names]:
+    if not names and policy is None:
+        raise click.UsageError("say which: NAME..., or --policy NAME|FILE")
+    items = [registry.entry(name) for name in names]
+    if policy is not None:
+        check_policy_named(policy)
+    for item in items:
         click.echo(f"{item.name}: {registry.pull(item)}")
+    if policy is not None:
+        _pull_for(policy, own_code)
+
+
+def _pull_for(name: str, own_code: Sequence[str]) -> None:
+    """All that a policy needs, with what their licences forbid on stderr."""
+    from rich.console import Console
+
+    from anondata.preparing import fetch_weights, make_faces, weights_of
+    from anondata.tools._progress import phases
+    from anondata.tools.anonymize import known_policy
+
+    policy = known_policy(name, own_code)
+    for terms in dict.fromkeys(item.licence.forbids for item in weights_of(policy) if item.licence.forbids):
+        click.echo(click.wrap_text(f"note: {terms}", 110, subsequent_indent="  "), err=True)
+    with phases(Console(stderr=True)) as show:
+        found = fetch_weights(policy, show)
+    for item, path in found:
+        click.echo(f"{item}: {path}")
+    with phases(Console(stderr=True)) as show:
+        people = make_faces(policy, show)
+    if people:
+        click.echo(f"synthetic people: {people}", err=True)
 
 
 @command.command()

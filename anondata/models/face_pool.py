@@ -40,7 +40,10 @@ SMILES = (0.0, -1.5, 1.5)  # standard deviations of generated faces: mouths at r
 NEAR = 0.25  # of a smile: a picture further from being at rest is drawn again
 CLEAR = 0.75  # how far a picture may smile from what it is for: half way to the next
 MAX_UNSURE, MAX_BITTEN, BITE_PX = 0.02, 0.025, 20  # of mattes: those beyond looked torn
-SAVE_EVERY = 4
+SAVE_SHARE = (
+    16  # written again when it has grown by this part: a kill loses no more, and large pools are not only written
+)
+SECONDS_A_MEMBER = 5
 TRIES_A_MEMBER = 20
 RECIPE = "3"  # changes when the same seed would give another member
 
@@ -109,8 +112,9 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
     0.5), and whom it takes for themselves whether they smile or not (0.6), which must show. A smaller pool is the
     beginning of a larger one. Each person costs about five seconds of CPU, once.
 
-    folder: where the file lies, the cache's unless told another. progress: called with (faces there, members).
-    Several processes may ask at once: one makes, the others wait. What was made before an interruption is kept.
+    folder: where the file lies, the cache's unless told another. progress: called with (people there, members) before
+    the first and after each that is made; without, one warning is logged that they are. Several processes may ask at
+    once: one makes, the others wait. What was made before an interruption is kept, but for the last few.
 
     Raises:
         WeightsError: the generator's weights are not on this machine (the message says how to get them), the file
@@ -119,15 +123,21 @@ def generated_pool(members: int, *, folder: Path | None = None, progress: Progre
     if not 1 <= members <= MAX_MEMBERS:
         raise WeightsError(f"a pool of {members} faces was asked for; expected 1 to {MAX_MEMBERS}")
     path = pool_file(folder)
-    kept, generate, say = _read(path), None, progress or _logged
+    kept, generate, say = _read(path), None, progress or _Logged()
+    if kept is None or len(kept.pool) < members:
+        say(len(kept.pool) if kept else 0, members)
     while kept is None or len(kept.pool) < members:
         path.parent.mkdir(parents=True, exist_ok=True)
         generate = generate or Generator()
         # Locked for a few faces at a time: who asks for fewer need not wait for all.
         with FileLock(path.with_suffix(".lock")):
             kept = _read(path) or _Kept(empty_pool(), torch.zeros(0, EMBEDDING_DIM), 0)
-            say(len(kept.pool), members)
-            kept = _grown(kept, min(members, len(kept.pool) + SAVE_EVERY), generate)
+            kept = _grown(
+                kept,
+                min(members, len(kept.pool) + max(1, len(kept.pool) // SAVE_SHARE)),
+                generate,
+                lambda n: say(n, members),
+            )
             _write(path, kept)
     return kept.pool.first(members)
 
@@ -143,8 +153,18 @@ def pool_file(folder: Path | None = None) -> Path:
     return (folder or cache_folder().parent / "faces") / f"mobile-stylegan-{digest}.safetensors"
 
 
-def _logged(there: int, members: int) -> None:
-    _log.info("generated faces: %d of %d", there, members)
+class _Logged:
+    """Says once that faces are made, which takes minutes, and each that is made only to who asks."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, there: int, members: int) -> None:
+        if not self._said:
+            self._said = True
+            said = "%d synthetic people are made, once, in about %d minutes; `Anonymizer.prepare` shows how far it is"
+            _log.warning(said, members - there, max(1, round((members - there) * SECONDS_A_MEMBER / 60)))
+        _log.info("synthetic people: %d of %d", there, members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +176,8 @@ class _Kept:
     tries: int
 
 
-def _grown(kept: _Kept, members: int, generate: Generator) -> _Kept:
-    """With what is lacking to ``members``."""
+def _grown(kept: _Kept, members: int, generate: Generator, say: Callable[[int], None]) -> _Kept:
+    """With what is lacking to ``members``. say: told how many there are after each that is added."""
     pool, templates, tries = kept.pool, kept.templates, kept.tries
     while len(pool) < members:
         if tries >= TRIES_A_MEMBER * members:
@@ -168,6 +188,7 @@ def _grown(kept: _Kept, members: int, generate: Generator) -> _Kept:
         tries += 1
         if drawn is not None:
             pool, templates = pool.cat(drawn[0].of(len(pool))), torch.cat([templates, drawn[1]])
+            say(len(pool))
     return _Kept(pool, templates, tries)
 
 

@@ -257,6 +257,12 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("anondata")) / "weights"
 
 
+def is_here(name: str | Weights) -> bool:
+    """Whether a file of these weights is on this machine, whatever it holds."""
+    item = entry(name) if isinstance(name, str) else name
+    return any(path.is_file() for path in _candidates(item))
+
+
 def locate(name: str | Weights, *, download: bool = False) -> Path:
     """The file of these weights on this machine, its sha256 checked.
 
@@ -273,7 +279,7 @@ def locate(name: str | Weights, *, download: bool = False) -> Path:
             return _checked(item, candidate)
     if download:
         return pull(item)
-    raise WeightsError(f"weights {item.name!r} are not on this machine (looked for {_places(item)}). {_remedy(item)}")
+    raise WeightsError(f"weights {item.name!r} are not on this machine (looked for {_places(item)}). {remedy(item)}")
 
 
 def pull(name: str | Weights) -> Path:
@@ -291,7 +297,7 @@ def pull(name: str | Weights) -> Path:
         if candidate.is_file() and (candidate != cached or _sha256(candidate) == item.sha256):
             return _checked(item, candidate)
     if isinstance(item.source, Bundled | Supplied):
-        raise WeightsError(f"weights {item.name!r} cannot be downloaded. {_remedy(item)}")
+        raise WeightsError(f"weights {item.name!r} cannot be downloaded. {remedy(item)}")
     return fetch(item.source, cached, sha256=item.sha256, name=item.name)
 
 
@@ -325,7 +331,7 @@ def _candidates(item: Weights) -> Iterator[Path]:
 
 
 def _checked(item: Weights, path: Path) -> Path:
-    check_sha256(path, item.sha256, name=item.name, remedy=_remedy(item))
+    check_sha256(path, item.sha256, name=item.name, remedy=remedy(item))
     return path
 
 
@@ -339,7 +345,7 @@ def _places(item: Weights) -> str:
     return places if os.environ.get(OVERRIDE_VARIABLE) else f"{places}; {OVERRIDE_VARIABLE} is not set"
 
 
-def _remedy(item: Weights) -> str:
+def remedy(item: Weights) -> str:
     """The next step for someone who lacks a good file, as a sentence."""
     supply = f"put {item.file} into a folder and set {OVERRIDE_VARIABLE} to that folder"
     match item.source:

@@ -58,6 +58,7 @@ class RegionTransform(nn.Module):
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
     looks_around: bool = False  # whether it is told where its surroundings are; one that is overrides change_around
     networks: tuple[str, ...] = ()  # the registered weights that it computes with
+    generated_people: int = 0  # how many it draws from; see anondata.models.face_pool
     kinds: tuple[str, ...] = ()  # of region that it is made for; none says any
     aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
     redraws: bool = False  # whether it draws another of the same kind in its place: detail that lies where it did

@@ -51,6 +51,7 @@ class Chain(RegionTransform):
         self.draws = any(technique.draws for technique in made)
         self.aligns = any(technique.aligns for technique in made)
         self.networks = tuple(dict.fromkeys(name for technique in made for name in technique.networks))
+        self.generated_people = max(technique.generated_people for technique in made)
         self.moves = any(technique.moves for technique in made)
 
     def strength(self) -> dict[str, Any]:

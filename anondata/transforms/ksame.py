@@ -66,6 +66,7 @@ class KSame(FaceSwap):
         if faces is None and k > members:
             raise ValueError(f"k must be at most members, got {k} of {members}")
         self.folder = faces
+        self.generated_people = self.pool_size if faces is None else 0
         self.choices = whole("choices", choices, 1, 1024)
 
     def strength(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class SyntheticFace(FaceSwap):
         **common: Any,
     ) -> None:
         super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
-        self.pool_size = whole("members", members, 1, 1024)
+        self.pool_size = self.generated_people = whole("members", members, 1, 1024)
         self.choices = whole("choices", choices, 1, 1024)
         self.pseudonymous = self.choices >= self.pool_size
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,15 +67,28 @@ def test_noise_becomes_a_portrait_and_a_matte_of_the_person(generator: None) -> 
     assert matte[0, 0, :8, :8].mean() < 0.1  # a corner
 
 
-def test_a_pool_is_made_once_grows_and_begins_with_the_smaller_one(generator: None, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    one = generated_pool(1, folder=tmp_path, progress=lambda there, wanted: told.append((there, wanted)))
-    again = generated_pool(1, folder=tmp_path, progress=lambda *_: pytest.fail("made again"))
+def test_a_pool_is_made_once_survives_a_kill_and_grows(
+    generator: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process is killed when the second of three is made; the first is not made again."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from anondata.models.face_pool import generated_pool\n"
+        "killed = lambda there, wanted: os.kill(os.getpid(), signal.SIGKILL) if there == 2 else None\n"
+        "generated_pool(3, folder=Path(sys.argv[1]), progress=killed)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    one = generated_pool(1, folder=tmp_path, progress=lambda *_: pytest.fail("made again"))
+    assert not caplog.records
     two = generated_pool(2, folder=tmp_path)
-    assert told == [(0, 1)]
-    assert same(one, again)
+    said = "1 synthetic people are made, once, in about 1 minutes; `Anonymizer.prepare` shows how far it is"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said]
+    told: list[tuple[int, int]] = []
+    three = generated_pool(3, folder=tmp_path, progress=lambda there, wanted: told.append((there, wanted)))
+    assert told == [(2, 3), (3, 3)]
+    assert same(three.first(2), two)
     assert same(two.first(1), one)
-    assert len(two) == 2
+    assert len(three) == 3
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -85,20 +101,6 @@ def test_everybody_is_there_shut_mouthed_and_laughing(generator: None) -> None:
     assert pool.smiles.tolist() == [0.0, -1.5, 1.5] * 4
     _, shut, laughing = width.view(4, 3).T
     assert shut.mean() < laughing.mean()
-
-
-def test_what_was_made_before_an_interruption_is_kept(
-    generator: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(face_pool, "SAVE_EVERY", 1)
-
-    def interrupt(there: int, wanted: int) -> None:
-        if there == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        generated_pool(2, folder=tmp_path, progress=interrupt)
-    assert len(generated_pool(1, folder=tmp_path, progress=lambda *_: pytest.fail("made again"))) == 1
 
 
 def test_a_damaged_file_is_told_and_not_used(tmp_path: Path) -> None:

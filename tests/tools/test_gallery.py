@@ -275,10 +275,12 @@ class TestBadSources:
         assert "--identity COLUMN names" in self.refused(anondata, tmp_path, tmp_path / "s.tar", code=1)
 
     def test_sources_of_two_kinds(self, anondata, faces, tmp_path):
+        (tmp_path / "s.tar").touch()
         assert "of several kinds" in self.refused(anondata, tmp_path, faces, tmp_path / "s.tar")
 
     def test_options_that_do_not_fit(self, anondata, faces, tmp_path):
         person = ("--person", "mallory")
+        (tmp_path / "s.tar").touch()
         assert "--person goes with folders" in self.refused(anondata, tmp_path, tmp_path / "s.tar", *person)
         out = (faces, "--list-refused", tmp_path / "g")
         assert "is the gallery's file" in self.refused(anondata, tmp_path, *out)

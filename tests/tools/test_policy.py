@@ -109,7 +109,7 @@ def test_weights_that_are_not_here_are_told(anondata, tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
     shown = anondata("policy", "check", tmp_path / "mine.yaml")
     assert shown.code == 2
-    assert "weights 'yunet' are not on this machine" in shown.err
+    assert "needs weights that are not on this machine: yunet (" in shown.err
     assert "anondata weights pull yunet" in shown.err
 
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from anondata.errors import CatalogError, OutputError, QuotaExceeded, RequestError
+from anondata.errors import AnondataError, CatalogError, OutputError, QuotaExceeded, RequestError, UnknownClientError
 from anondata.ledger import Ledger, Limit
 from anondata.policy import load_policy
 from anondata.tools import request as module
@@ -395,3 +395,24 @@ def test_a_catalog_may_be_read_before(ask, at):
     found = plan(catalog, client="acme", dataset="portraits", n=3, where={"pose": "singing"})
     assert (found.granted, found.left, found.candidates) == (3, 10, 3)
     assert module.request is request
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"location": "nowhere"}, "is not where the catalog says"),
+        ({"drop": []}, "field 'who' is not declared"),
+        ({"galleries": {"protected": "none.gallery"}}, "looks at no gallery called 'protected'"),
+        ({"insights": {"key": "file_name", "file": "none.csv"}}, "the file of insights is not where"),
+    ],
+)
+def test_what_is_wrong_with_the_catalog_is_told_before_that_no_limit_is_set(ask, at, entry, words):
+    (at / "quotas.db").unlink()
+    limit(at, 10, content_type="text")
+    with pytest.raises(UnknownClientError):
+        ask()
+    change(at, **entry)
+    with pytest.raises(AnondataError, match=words):
+        ask()
+    with pytest.raises(AnondataError, match=words):
+        plan(at / "catalog.yaml", client="acme", dataset="portraits", n=2)

@@ -139,7 +139,7 @@ def test_an_undeclared_field_is_a_usage_error_that_says_how_to_go_on(anondata, s
         (["shards", "SRC"], "Missing option '--out'"),
         (["shards", "SRC", "--out", "SRC"], "the output place lies in SRC 1"),
         (["shards", "pipe:ls", "--out", "OUT"], "SRC 1 begins with pipe:"),
-        (["shards", "SRC/none.tar", "--out", "OUT"], "SRC 1 names a file that does not exist"),
+        (["shards", "SRC/none.tar", "--out", "OUT"], "SRC 1 does not exist"),
         (["shards", "SRC", "--out", "SRC/alice-0.tar"], "DST is a file"),
         (["shards", "SRC", "--out", "HOME"], "holds files that no run of anondata wrote"),
         (["shards", "SRC", "--out", "OUT", "--policy", "facse"], "Presets: "),

@@ -46,6 +46,10 @@ class _Composed(ABC):
         return [embedder for gate in self.gates for embedder in gate.embedders]
 
     @property
+    def networks(self) -> Sequence[str]:
+        return [name for gate in self.gates for name in getattr(gate, "networks", ())]
+
+    @property
     def galleries(self) -> Sequence[str]:
         return [name for gate in self.gates if isinstance(gate, NeedsGalleries) for name in gate.galleries]
 
