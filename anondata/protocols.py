@@ -5,7 +5,7 @@ Rooms beside the core implement these and are handed in; the core imports none o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -18,6 +18,27 @@ from anondata.transforms.base import RegionTransform
 Media = TypeVar("Media")
 
 
+UPRIGHT = "upright"
+"""The look that every detector gets that does not say which it wants: a media's view, and what is hidden in it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What detectors are shown of one media, and the way back to its view.
+
+    view: as a detector takes it. name: of the kind of look. back: ``(2, 3)``, takes x, y, 1 of a place in the look to
+        the place in the view; None where they are the same.
+    """
+
+    view: Tensor
+    name: str = UPRIGHT
+    back: Tensor | None = None
+
+    def on_view(self, found: Regions) -> Regions:
+        """What was found in the look, in pixels of the view."""
+        return found if self.back is None else found.mapped(self.back)
+
+
 class Detector(Protocol):
     """Finds regions in a batch of pictures (or whatever its content type shows it).
 
@@ -25,6 +46,8 @@ class Detector(Protocol):
 
     * ``kinds``, a tuple of the kinds of region that it finds: a policy without a ladder for one of them is refused
       when it is read. Without, that shows when such a region is found.
+    * ``looks``, the kinds of looks that it wants (for images see :mod:`anondata.content.looks`); without, it is shown
+      :data:`UPRIGHT` ones alone. Regions are in pixels of what it was shown.
     * ``networks``, the registered weights that it computes with, for cards; without, cards name the class.
     * parameters, as keywords of its constructor and plain data (numbers, texts, lists). A dataclass's fields or what
       ``config()`` returns is what a policy's fingerprint holds; without, what the policy says of it and defaults.
@@ -192,6 +215,10 @@ class ContentType(Protocol[Media]):
 
     def hidden(self, media: Media) -> Sequence[Tensor]:
         """What else of the media could show somebody; detectors look at it, in the view's coordinates."""
+        ...
+
+    def looks(self, media: Media, names: Collection[str]) -> Iterable[Look]:
+        """The media as detectors find more in it, turned for example: the kinds of looks of these names."""
         ...
 
     def notes(self, media: Media) -> tuple[str, ...]:

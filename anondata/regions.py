@@ -102,6 +102,16 @@ class Regions:
         grown = margins[turned].where(self.has_landmarks[:, None], max(HEAD)) * self.sizes.repeat(1, 2)
         return replace(self, boxes=self.boxes + grown * grown.new_tensor([-1, -1, 1, 1]))
 
+    def mapped(self, places: Tensor) -> Regions:
+        """The same regions in another picture, to whose places ``(2, 3)`` takes x, y, 1 of this one's.
+
+        Boxes become the upright ones around where they went.
+        """
+        turn, shift = places[:, :2].to(self.boxes), places[:, 2].to(self.boxes)
+        corners = self.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ turn.T + shift
+        boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+        return replace(self, boxes=boxes, landmarks=self.landmarks @ turn.T + shift)
+
     def renumbered(self, image: int) -> Regions:
         """The same regions, all in image number ``image``."""
         return replace(self, image=torch.full_like(self.image, image))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anondata.content import codec
+from anondata.content import codec, looks
 from anondata.content.codec import Picture
 from anondata.errors import FieldTypeError
 from anondata.insights import describe
 from anondata.kernels import cut, mark, outer_rects, paste, unmark
+from anondata.protocols import Look
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.fill import Fill
@@ -70,7 +71,8 @@ class ImageContent:
     """The content type ``image``: encoded bytes, PIL images, numpy arrays or torch tensors, the same kind back.
 
     Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(C, H, W)``, of 1, 3 or 4 channels (the fourth is alpha), uint8
-    or float in [0, 1]. Bytes are any of the codec's formats.
+    or float in [0, 1]. Bytes are any of the codec's formats. Floats come back in steps of 1/255, which is what was
+    looked at.
 
     quality: JPEG and WebP quality of rendered bytes, 1 to 100. max_pixels: larger images are withheld.
     """
@@ -102,13 +104,22 @@ class ImageContent:
         """What the view does not show: a face drawn in transparency alone, or in a few grey levels.
 
         The alpha channel as a grey picture, unless it is one value; and the picture stretched to the full range,
-        where nearly all of it lies within :data:`FLAT_LEVELS` levels (floats scaled down twice: a fraction of one).
+        where nearly all of it lies within :data:`FLAT_LEVELS` levels.
         """
         looks = []
         if media.alpha is not None and bool(media.alpha.min() < media.alpha.max()):
             looks.append(media.alpha.expand(3, -1, -1))
         stretched = _stretched(media.pixels)
         return looks if stretched is None else [*looks, stretched]
+
+    def looks(self, media: ImageMedia, names: Collection[str]) -> Iterator[Look]:
+        """Of the picture; of its alpha channel only what is faint there."""
+        view = self.view(media)
+        for name, look in looks.LOOKS.items():
+            if name in names:
+                yield from look(view)
+        if "range" in names and media.alpha is not None:
+            yield from looks.ranges(media.alpha.expand(3, -1, -1))
 
     def notes(self, media: ImageMedia) -> tuple[str, ...]:
         return media.form.notes
@@ -260,7 +271,7 @@ def _from_tensor(tensor: Tensor, device: torch.device) -> ImageMedia:
     if planes.is_floating_point() and not bool(((planes >= 0) & (planes <= 1)).all()):
         raise FieldTypeError("a float image has values outside [0, 1]; anonymize before normalising")
     form = _Form("tensor", channels, tensor.ndim == 3, device=str(tensor.device))
-    planes = planes.detach().to(device, copy=True)  # the caller's may change while it is looked at
+    planes = _in_steps(planes.detach().to(device, copy=True))  # the caller's may change while it is looked at
     pixels = planes[:1].expand(3, -1, -1) if channels == 1 else planes[:3]
     return ImageMedia(pixels, _alpha(planes) if channels == 4 else None, form)
 
@@ -283,6 +294,16 @@ def _to_value(media: ImageMedia) -> Any:
         return planes.clone() if form.has_channel_axis else planes[0].clone()
     array = np.ascontiguousarray(planes.permute(1, 2, 0).numpy())
     return array if form.has_channel_axis else array[..., 0]
+
+
+def _in_steps(planes: Tensor) -> Tensor:
+    """Floats in steps of 1/255: detectors look at 8 bits, and finer steps could hold what they do not see."""
+    if not planes.is_floating_point():
+        return planes
+    steps = (planes.float() * 255).round_().div_(255).to(planes.dtype)
+    if planes.dtype != torch.float64 or torch.equal(steps, planes):
+        return steps
+    return (planes * 255).round_().div_(255)
 
 
 def _luma(pixels: Tensor) -> Tensor:

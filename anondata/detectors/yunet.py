@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from anondata.detectors import pyramid
-from anondata.detectors.centerface import MERGE_IOU, check_params, finest_scale
+from anondata.detectors.centerface import LOOKS, MERGE_IOU, check_params, finest_scale
+from anondata.detectors.second_look import without_doubtful
 from anondata.models.shared import network
 from anondata.regions import Regions, cat_regions
 
 STRIDES = (8, 16, 32)
+SURE = 0.9  # things and animals have up to 0.89
 
 
 @dataclass(frozen=True)
 class YuNetDetector:
     """Finds faces and their five landmarks with YuNet (Wu, Peng, Yu 2023, doi 10.1007/s11633-023-1423-y).
 
-    A tenth of CenterFace's cost on a CPU. Its weights are fetched once: ``anondata weights pull yunet``.
+    A quarter of CenterFace's cost on a CPU. It finds small faces as well, and none in noise: let it look beside
+    CenterFace.
 
-    threshold: the least score of a face, in (0, 1). smallest_px: as for CenterFace.
+    threshold: the least score of a face, in (0, 1). smallest_px, looks, second_look: as for CenterFace, which is what
+    looks again.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("face",)
 
     threshold: float = 0.6
     smallest_px: float = 10.0
+    looks: Sequence[str] = field(default_factory=lambda: list(LOOKS))
+    second_look: bool = True
 
     def __post_init__(self) -> None:
-        check_params("yunet", threshold=self.threshold, smallest_px=self.smallest_px)
+        check_params("yunet", threshold=self.threshold, smallest_px=self.smallest_px, looks=self.looks)
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        return pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
+        found = pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
+        return without_doubtful(views, found, sure=SURE) if self.second_look else found
 
     def _faces(self, batch: Tensor) -> Regions:
         run = network("yunet", batch.device)

@@ -132,10 +132,7 @@ _REGISTRY = (
     Weights(
         name="yunet",
         file="yunet_2026may.onnx",
-        source=Url(
-            "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
-            "face_detection_yunet_2026may.onnx"
-        ),
+        source=Bundled(),
         sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
         licence=Licence("MIT"),
         size_bytes=229_738,

@@ -102,11 +102,11 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, message: str) -> None:
 
 def test_a_file_that_is_not_here_is_not_downloaded_and_the_error_says_how(cache: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        locate("yunet")
+        locate("ppocr-det")
     message = str(caught.value)
-    assert f"weights 'yunet' are not on this machine (looked for {cache / 'yunet_2026may.onnx'};" in message
+    assert f"weights 'ppocr-det' are not on this machine (looked for {cache / 'ppocrv4_det.onnx'};" in message
     assert "ANONDATA_WEIGHTS is not set" in message
-    assert "Run `anondata weights pull yunet`, or without a network: put yunet_2026may.onnx into a folder" in message
+    assert "Run `anondata weights pull ppocr-det`, or without a network: put ppocrv4_det.onnx into a folder" in message
     assert not cache.exists()
 
 

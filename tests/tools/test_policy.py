@@ -104,13 +104,10 @@ def test_an_unknown_technique_suggests_the_nearest(anondata, tmp_path):
 def test_weights_that_are_not_here_are_told(anondata, tmp_path, monkeypatch):
     monkeypatch.delenv("ANONDATA_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    mine = yaml.safe_load(load_policy("faces").to_yaml())
-    mine["content"]["image"]["detect"] = ["yunet"]
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
-    shown = anondata("policy", "check", tmp_path / "mine.yaml")
+    shown = anondata("policy", "check", "people")
     assert shown.code == 2
-    assert "needs weights that are not on this machine: yunet (" in shown.err
-    assert "anondata weights pull yunet" in shown.err
+    assert "needs weights that are not on this machine: persons-ssdlite (" in shown.err
+    assert "anondata weights pull persons-ssdlite" in shown.err
 
 
 def test_kinds_in_layers_and_utility_are_explained(anondata, tmp_path):

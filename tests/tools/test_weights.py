@@ -31,9 +31,9 @@ def test_verify_passes_what_is_here(anondata):
 
 
 def test_verify_fails_for_what_is_named_and_not_here(anondata):
-    shown = anondata("weights", "verify", "yunet")
+    shown = anondata("weights", "verify", "mobilefacenet-ms1m")
     assert shown.code == 1
-    assert "error: yunet is not usable" in shown.err
+    assert "error: mobilefacenet-ms1m is not usable" in shown.err
 
 
 def test_verify_finds_a_changed_file(anondata, tmp_path, monkeypatch):

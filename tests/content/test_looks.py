@@ -1,0 +1,171 @@
+"""Further looks: faces that are turned, squeezed, dark or of one channel are seen, in their place in the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from anondata import Anonymizer, Released, RunKey
+from anondata.content.images import ImageContent
+from anondata.content.looks import LOOKS
+from anondata.detectors.centerface import CenterFaceDetector
+from anondata.detectors.pyramid import box_iou
+from anondata.detectors.yunet import YuNetDetector
+from anondata.errors import PolicyError
+from anondata.kernels import resize
+from anondata.looking import find
+from anondata.policy import load_policy
+from anondata.protocols import Look
+from anondata.regions import Regions
+from anondata.rules import rules_of
+from anondata.verifiers.embedders import DlibEmbedder
+
+RULES = rules_of(load_policy("faces"))["image"]
+CONTENT = ImageContent()
+FACE = (slice(80, 160), slice(190, 250))  # the astronaut's
+
+
+def looks_of(value: object, names: Collection[str]) -> list[Look]:
+    return list(CONTENT.looks(CONTENT.decode(value, torch.device("cpu")), names))
+
+
+def found_in(value: object) -> Regions:
+    media = CONTENT.decode(value, torch.device("cpu"))
+    return find(RULES, RULES.detectors, [media], torch.device("cpu"))
+
+
+def noise(like: Tensor) -> Tensor:
+    return torch.randint(0, 256, like.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def in_channel(view: Tensor, channel: int) -> Tensor:
+    out = noise(view)
+    out[channel] = view[1]
+    return out
+
+
+@pytest.fixture(scope="module")
+def anonymizer() -> Anonymizer:
+    return Anonymizer("faces", run_key=RunKey(b"0123456789abcdef"))
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_place_in_a_look_is_where_it_is_in_the_picture(name: str) -> None:
+    """A white dot on black is found again by its brightness, wherever the look has put it."""
+    view = torch.zeros(3, 90, 150, dtype=torch.uint8)
+    view[:, 20:30, 100:120] = 255
+    view[0, 60:, :50] = noise(view)[0, 60:, :50]  # so that channels differ
+    view[1, 60:, :50] = noise(view)[0, 60:, :50].flip(1)
+    looks = looks_of(view, (name,))
+    assert looks
+    for look in looks:
+        height, width = look.view.shape[1:]
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        back = torch.eye(2, 3) if look.back is None else look.back
+        places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back.T
+        dot = (places - torch.tensor([110.0, 25])).abs() / torch.tensor([10.0, 5])
+        inside, around = (dot < 0.8).all(dim=2), (dot < 3).all(dim=2) & (dot > 1.3).any(dim=2)
+        levels = look.view[2].float()
+        assert abs(float(levels[inside].mean() - levels[around].mean())) > 60
+        assert bool(((places > 0) & (places < torch.tensor([150.0, 90]))).all())
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_face_is_found_with_landmarks_that_its_template_can_be_made_of(
+    astronaut: Tensor, quarters: int
+) -> None:
+    upright = CenterFaceDetector().detect([astronaut])
+    turned = torch.rot90(astronaut, quarters, (1, 2)).contiguous()
+    parts = [look.on_view(YuNetDetector().detect([look.view])) for look in looks_of(turned, ("turned",))]
+    best = max((p for p in parts if len(p)), key=lambda p: float(p.scores.amax()))
+    templates = DlibEmbedder().embed([astronaut], upright), DlibEmbedder().embed([turned], best.select([0]))
+    assert float((templates[0] - templates[1]).norm()) < 0.4
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_faces_of_a_party_are_found_in_all_orientations(party_jpeg: bytes, tmp_path: Path, quarters: int) -> None:
+    (tmp_path / "party.jpg").write_bytes(party_jpeg)
+    grey = torch.from_numpy(np.array(Image.open(tmp_path / "party.jpg").convert("L").resize((640, 443))))
+    upright = CenterFaceDetector(0.5).detect([grey.expand(3, -1, -1).contiguous()])
+    turned = torch.rot90(grey, quarters)
+    found = found_in(turned.numpy().copy())
+    for _ in range(4 - quarters):  # turned on, until it is upright again
+        found = found.mapped(torch.tensor([[0.0, 1, 0], [-1, 0, turned.shape[1]]]))
+        turned = torch.rot90(turned, 1)
+    assert len(upright) == 6
+    assert float(box_iou(upright.boxes, found.boxes).amax(dim=1).amin()) > 0.4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(
+            lambda v: torch.cat([v.float() / 255 * 0.05, torch.rand(v.shape) * 0.1 + 0.9], 2), id="dark float"
+        ),
+        pytest.param(lambda v: (v.float() * 0.03).round().to(torch.uint8), id="dark bytes"),
+        pytest.param(lambda v: torch.cat([v // 16 + 120, noise(v)], 2), id="faint beside noise"),
+        pytest.param(
+            lambda v: torch.cat([torch.full_like(v, 90), torch.cat([v[:1, :-20] // 16 + 90, noise(v[:1, -20:])], 1)]),
+            id="faint alpha",
+        ),
+        pytest.param(lambda v: in_channel(v, 0), id="red channel"),
+        pytest.param(lambda v: in_channel(v, 2), id="blue channel"),
+    ],
+)
+def test_a_face_that_is_faint_or_in_one_channel_is_changed(
+    anonymizer: Anonymizer, astronaut: Tensor, change: Callable[[Tensor], Tensor]
+) -> None:
+    picture = change(astronaut)
+    (out,) = anonymizer.anonymize([picture])
+    assert isinstance(out, Released)
+    changed = (out.image != picture).any(dim=0)[FACE]
+    assert float(changed.float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("across", [1 / 3, 0.4])
+def test_a_portrait_that_was_squeezed_is_changed(anonymizer: Anonymizer, shared_data: Path, across: float) -> None:
+    view = torch.from_numpy(np.array(Image.open(shared_data / "faces_london" / "001_neutral.jpg"))).permute(2, 0, 1)
+    picture = resize(view[None], view.shape[1], round(view.shape[2] * across))[0]
+    (out,) = anonymizer.anonymize([picture])
+    changed = (out.image != picture).any(dim=0)
+    assert float(changed[150:250, round(160 * across) : round(240 * across)].float().mean()) > 0.95
+
+
+@pytest.mark.parametrize(("quarters", "scene"), [(1, 12), (1, 17), (2, 10)])
+def test_faces_of_turned_scenes_are_changed(
+    anonymizer: Anonymizer, shared_data: Path, quarters: int, scene: int
+) -> None:
+    lines = (shared_data / "scenes_london" / "metadata.jsonl").read_text().splitlines()
+    row = json.loads(lines[scene])
+    upright = torch.from_numpy(np.array(Image.open(shared_data / "scenes_london" / row["file_name"]))).permute(
+        2, 0, 1
+    )
+    grey = (upright.float().mean(dim=0)).round().to(torch.uint8)
+    picture = torch.rot90(grey, quarters).contiguous()
+    (out,) = anonymizer.anonymize([picture])
+    changed = torch.rot90(out.image != picture, -quarters)
+    for face in row["faces"]:
+        x0, y0, x1, y1 = (round(v) for v in face["box"])
+        assert float(changed[y0:y1, x0:x1].float().mean()) >= 0.95
+
+
+def test_floats_come_back_in_no_finer_steps_than_were_looked_at(anonymizer: Anonymizer, astronaut: Tensor) -> None:
+    fine = astronaut.double() / 255 / 100 + 0.5  # a face within less than 3 of 255 levels
+    (out,) = anonymizer.anonymize([fine])
+    levels = out.image * 255
+    assert torch.equal(levels, levels.round())
+    assert len((out.image[:, 400:]).unique()) <= 4
+
+
+@pytest.mark.parametrize("looks", [[], ["sideways"], "turned"])
+def test_looks_that_there_are_not_are_refused(looks: object) -> None:
+    for made in (CenterFaceDetector, YuNetDetector):
+        with pytest.raises(PolicyError, match="looks must be a list of upright, turned, range, shape, channels"):
+            made(looks=looks)  # type: ignore[arg-type]  # parametrized
