@@ -107,7 +107,8 @@ def _locally(levels: Tensor, bounds: Tensor) -> Tensor:
 def _lifted(levels: Tensor) -> Tensor:
     """The dark part lifted, by the logarithm: a tenth of the range gets half of it, and a hundredth a seventh."""
     table = (torch.arange(256, device=levels.device) / 2.55 + 1).log() * (255 / math.log(101))
-    return table.round().to(torch.uint8)[levels.int()]
+    lifted: Tensor = table.round().to(torch.uint8)[levels.int()]
+    return lifted
 
 
 def differ(glance: Tensor) -> bool:

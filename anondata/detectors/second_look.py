@@ -35,7 +35,8 @@ def without_doubtful(views: Sequence[Tensor], found: Regions, *, sure: float) ->
     judged = (found.scores < sure) & (found.sizes.prod(dim=1).sqrt() >= LEAST_PX)
     rows = judged.nonzero().flatten()
     kept = ~judged
-    for part in rows.split(AT_ONCE) if len(rows) else ():
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
         kept[part] = _best_scores(views, found.select(part)) >= AGREED
     return found.select(kept)
 
