@@ -46,16 +46,14 @@ def test_so_it_is_of_policies_of_ones_own_and_of_what_has_no_address() -> None:
     with pytest.raises(WeightsError) as raised:
         check_weights(from_yaml(MINE))
     said = str(raised.value)
-    assert (
-        "`anondata weights pull yunet ppocr-rec mobile-stylegan-mapping mobile-stylegan-synthesis style-26`" in said
-    )
+    assert "`anondata weights pull ppocr-rec mobile-stylegan-mapping mobile-stylegan-synthesis style-26`" in said
     assert "No public address is known for MobileFaceNet" in said
 
 
 def test_networks_of_gates_of_gates_and_of_chains_count() -> None:
     assert {item.name for item in weights_of(from_yaml(MINE))} == {
         *("yunet", "style-26", "mobile-stylegan-mapping", "mobile-stylegan-synthesis", "mobilefacenet-ms1m"),
-        "ppocr-rec",
+        *("centerface", "ppocr-rec"),
     }
 
 

@@ -101,7 +101,8 @@ def _bounds(glance: Tensor) -> Tensor:
 def _locally(levels: Tensor, bounds: Tensor) -> Tensor:
     """Each part of the picture over the full range."""
     low, high = F.interpolate(bounds[None], levels.shape[1:], mode="bilinear")[0]
-    return ((levels - low) * (255 / (high - low).clamp(min=FAINT_LEVELS))).clamp(0, 255).round().to(torch.uint8)
+    stretched: Tensor = (levels - low) * (255 / (high - low).clamp(min=FAINT_LEVELS))
+    return stretched.clamp(0, 255).round().to(torch.uint8)
 
 
 def _lifted(levels: Tensor) -> Tensor:

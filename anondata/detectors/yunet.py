@@ -32,6 +32,8 @@ class YuNetDetector:
 
     kinds: ClassVar[tuple[str, ...]] = ("face",)
 
+    networks: ClassVar[tuple[str, ...]] = ("yunet", "centerface")
+
     threshold: float = 0.6
     smallest_px: float = 10.0
     looks: Sequence[str] = field(default_factory=lambda: list(LOOKS))

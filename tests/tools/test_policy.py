@@ -107,7 +107,7 @@ def test_weights_that_are_not_here_are_told(anondata, tmp_path, monkeypatch):
     shown = anondata("policy", "check", "people")
     assert shown.code == 2
     assert "needs weights that are not on this machine: persons-ssdlite (" in shown.err
-    assert "anondata weights pull persons-ssdlite" in shown.err
+    assert "anondata weights pull --policy people" in shown.err
 
 
 def test_kinds_in_layers_and_utility_are_explained(anondata, tmp_path):

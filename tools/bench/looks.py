@@ -9,18 +9,22 @@ than 95 % of its true box differs from the original. A picture that is withheld 
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from anondata import Anonymizer, Released, RunKey
 from anondata.kernels import resize
 from anondata.policy import DetectorStep, Policy, ScanPolicy, load_policy
-from anondata.tools.bench._common import Portrait, portraits, save, show
+from anondata.tools.bench._common import Portrait, by_expression, data_folder, portraits, save, show
+from anondata.tools.bench.detection import faceless as empty
 from anondata.tools.bench.detection import scenes
 
 Case = tuple[Tensor, Tensor]
@@ -256,15 +260,11 @@ def faceless(policies: Mapping[str, Anonymizer], cifar: int) -> list[dict[str, A
 
 def enlarged(count: int) -> list[Tensor]:
     """Pictures of CIFAR-10's training part, which nothing was tuned on, at 224 px."""
-    table = (
-        pq.read_table(data_folder() / "cifar10" / "train.parquet").slice(0, 40 * count).take(range(0, 40 * count, 40))
-    )
+    table = pq.read_table(data_folder() / "cifar10" / "train.parquet").take(list(range(0, 40 * count, 40)))
     out = []
     for row in table.to_pylist():
-        small = torch.from_numpy(np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))).permute(
-            2, 0, 1
-        )
-        out.append(resize(small[None], 224, 224)[0])
+        small = np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+        out.append(resize(torch.from_numpy(small).permute(2, 0, 1)[None], 224, 224)[0])
     return out
 
 
