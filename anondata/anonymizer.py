@@ -10,18 +10,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image as PILImage
 
 from anondata.components import open_gallery
 from anondata.engine import Engine
-from anondata.errors import DeviceError
+from anondata.errors import DeviceError, FieldTypeError, WithheldError
 from anondata.policy import Policy, load_policy
 from anondata.preparing import Progress, check_weights, fetch_weights, make_faces
 from anondata.randomness import RunKey
-from anondata.records import Outcome
+from anondata.records import Outcome, Withheld
 from anondata.report import Report, report_of
 from anondata.rules import check_galleries, rules_of
 from anondata.samples import Sample, Schema
+
+_TAKES_ONE = (
+    "an Anonymizer that is called takes one picture (encoded bytes, a PIL image, an array or a tensor), and got {}. "
+    "Several pictures: anonymizer.anonymize([…]). Samples of several fields, each of which is declared: "
+    "anondata.loaders.hf.anonymize(dataset, anonymizer, …) instead of dataset.map, "
+    "anondata.loaders.torch.anonymize(dataset or DataLoader, anonymizer, …), or the stage "
+    "anondata.loaders.webdataset.anonymize(anonymizer, …)"
+)
 
 _LIVE: weakref.WeakSet[Anonymizer] = weakref.WeakSet()
 
@@ -141,6 +151,28 @@ class Anonymizer:
         names = keys if keys is not None else [content_key(image) for image in images]
         samples = [Sample(key, {"image": image}) for key, image in zip(names, images, strict=True)]
         return self.run(samples, Schema({"image": "image"}))
+
+    def __call__(self, image: Any, *more: Any) -> Any:
+        """One anonymized picture of the same kind: for ``ImageFolder(transform=…)`` or within a ``v2.Compose``.
+
+        It must come before what normalises. Samples of several fields are for the adapters, which also know what to
+        give instead of one that is withheld.
+
+        Raises:
+            WithheldError: the picture could not be made safe, or cannot be read.
+            FieldTypeError: for what is no single picture; the message says which adapter takes it.
+        """
+        if more or not isinstance(image, bytes | bytearray | memoryview | np.ndarray | torch.Tensor | PILImage):
+            raise FieldTypeError(_TAKES_ONE.format("several values" if more else f"a {type(image).__name__}"))
+        [outcome] = self.anonymize([image])
+        if isinstance(outcome, Withheld):
+            kind = FieldTypeError if outcome.reason == "wrong_type" else WithheldError
+            raise kind(f"a picture was withheld ({outcome.reason}): {outcome.detail}")
+        if type(image) in (torch.Tensor, torch.nn.Parameter) or not isinstance(image, torch.Tensor):
+            return outcome.image
+        from torchvision import tv_tensors  # an image of theirs stays one, so that later transforms know what it is
+
+        return tv_tensors.wrap(outcome.image, like=image)
 
     def draw(self, *parts: str | int) -> int:
         """A random number, at least 0 and below 2^63, that depends on the run key and the parts alone."""

@@ -192,3 +192,9 @@ class RequestError(AnondataError, ValueError):
 
 class ReportError(AnondataError, ValueError):
     """Reports that cannot be merged or read."""
+
+
+def __dir__() -> list[str]:
+    return sorted(
+        name for name, value in globals().items() if isinstance(value, type) and value.__module__ == __name__
+    )

@@ -27,6 +27,20 @@ from anondata.components import (
 )
 from anondata.errors import PolicyError
 
+__all__ = [
+    "AuditPolicy",
+    "ContentPolicy",
+    "EncodePolicy",
+    "Policy",
+    "RegionPolicy",
+    "ScanPolicy",
+    "Step",
+    "TinyPolicy",
+    "from_yaml",
+    "load_policy",
+    "presets",
+]
+
 IGNORE = "ignore"
 """What a category of given regions means that is left to the detectors."""
 
@@ -321,3 +335,7 @@ def explained(error: ValidationError, keys: Mapping[str, Any], whole: str) -> st
         else:
             lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,6 +15,18 @@ from torch import Tensor
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
 
+__all__ = [
+    "ContentType",
+    "Cover",
+    "Detector",
+    "Embedder",
+    "NeedsGalleries",
+    "Probe",
+    "Pseudonyms",
+    "Verdicts",
+    "Verifier",
+]
+
 Media = TypeVar("Media")
 
 
@@ -250,3 +262,7 @@ class ContentType(Protocol[Media]):
         does not may show it again where another had hidden it.
         """
         ...
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

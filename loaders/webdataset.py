@@ -26,6 +26,8 @@ from anondata.loaders.quota import Quota, account_of
 from anondata.report import Report
 from anondata.samples import Schema
 
+__all__ = ["Stage", "anonymize"]
+
 KEY = "__key__"
 """The one thing that passes without being declared: later stages of WebDataset need it. Names identify, too, and
 ``anondata shards --rename-keys`` makes new ones."""
@@ -141,3 +143,7 @@ def _given(sample: Mapping[str, Any], settled: Settled, schema: Schema) -> dict[
         fields |= {name: fields[name].encode() for name in schema.insights() if name in fields}
     first = {name: fields.get(name, sample[name]) for name in sample if name == KEY or name in fields}
     return {**first, **fields, NOTE: settled.note}
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,7 +24,7 @@ from anondata.content.given import join, parse
 from anondata.content.images import ImageContent
 from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders import hf
-from anondata.loaders.torch import anonymize_dataset
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 from anondata.policy import Policy, from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
@@ -411,7 +411,7 @@ def test_dicts_of_a_torch_dataset(astronaut: Tensor):
     image = astronaut[:, 20:180, 140:300]
     boxes = BoundingBoxes(torch.tensor([BOX]), format="XYWH", canvas_size=(160, 160))
     samples = [{"image": image, "target": {"boxes": boxes, "labels": torch.tensor([0])}}]
-    safe = anonymize_dataset(samples, anonymizer(), fields={"image": "image", "target": "regions"})
+    safe = anonymize_torch(samples, anonymizer(), fields={"image": "image", "target": "regions"})
     out = safe[0]
     assert isinstance(out["target"]["boxes"], BoundingBoxes)
     covered = out["image"][:, 100:130, 4:44]

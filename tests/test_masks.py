@@ -33,7 +33,7 @@ from anondata.errors import FieldTypeError, PolicyError, UndeclaredFieldError
 from anondata.loaders import hf
 from anondata.loaders.hf.layout import layout_of
 from anondata.loaders.shards import anonymize_shards
-from anondata.loaders.torch import anonymize_dataset
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 from anondata.manifest import Manifest
 from anondata.policy import Policy, from_yaml, load_policy
@@ -569,7 +569,7 @@ def test_plain_arrays_and_objects_of_masks_are_columns_of_masks(photo: Callable[
 def test_targets_of_a_detection_dataset_do_not_come_out(astronaut: Tensor):
     image = astronaut[:, 20:180, 140:300]
     target = {"masks": Mask(drawing()[None] == 3), "labels": torch.tensor([3])}
-    safe = anonymize_dataset([(image, target, 7)], anonymizer(), fields={0: "image", 1: "masks"}, keep=2)
+    safe = anonymize_torch([(image, target, 7)], anonymizer(), fields={0: "image", 1: "masks"}, keep=2)
     pixels, label = safe[0]
     assert label == 7
     assert is_covered(pixels.permute(1, 2, 0).numpy())

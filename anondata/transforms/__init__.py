@@ -30,3 +30,7 @@ __all__ = [
     "Warp",
     "describe",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import FieldTypeError, MissingExtraError, PolicyError, RefusedError
@@ -41,8 +41,35 @@ IMAGES: Mapping[str, str] = MappingProxyType({"image": "image"})
 __all__ = ["AnonymizedColumn", "AnonymizedDataset", "AnonymizedDatasetDict", "anonymize", "report"]
 
 
+class Options(Quota, total=False):
+    """Keywords of :func:`anonymize`."""
+
+    fields: Mapping[str, str]
+    keep: Iterable[str] | str
+    drop: Iterable[str] | str
+    on_withheld: OnWithheld | None
+    group: Group
+    batch: int | None
+    report_folder: str | os.PathLike[str] | None
+
+
+# mypy sees no types of `datasets`, so all of these look alike to it; pyright and editors see them.
+@overload
+def anonymize(source: Dataset, anonymizer: Anonymizer, **options: Unpack[Options]) -> AnonymizedDataset: ...
+@overload
+def anonymize(  # type: ignore[overload-cannot-match]  # see above
+    source: DatasetDict, anonymizer: Anonymizer, **options: Unpack[Options]
+) -> AnonymizedDatasetDict: ...
+@overload
+def anonymize(  # type: ignore[overload-cannot-match]  # see above
+    source: IterableDataset, anonymizer: Anonymizer, **options: Unpack[Options]
+) -> IterableDataset: ...
+@overload
+def anonymize(  # type: ignore[overload-cannot-match]  # see above
+    source: IterableDatasetDict, anonymizer: Anonymizer, **options: Unpack[Options]
+) -> IterableDatasetDict: ...
 def anonymize(
-    ds: Any,
+    source: Any,
     anonymizer: Anonymizer,
     *,
     fields: Mapping[str, str] = IMAGES,
@@ -87,11 +114,11 @@ def anonymize(
     """
     schema = declare(fields, keep, drop)
     schema.regions()
-    streams = isinstance(ds, IterableDataset | IterableDatasetDict)
-    if not streams and not isinstance(ds, Dataset | DatasetDict):
+    streams = isinstance(source, IterableDataset | IterableDatasetDict)
+    if not streams and not isinstance(source, Dataset | DatasetDict):
         raise FieldTypeError(
             f"anonymize takes a Dataset, IterableDataset or a dict of them from the library datasets, "
-            f"not {type(ds).__name__}; for torch datasets there is anondata.loaders.torch"
+            f"not {type(source).__name__}; for torch datasets there is anondata.loaders.torch"
         )
     if not streams and on_withheld == "drop":
         raise PolicyError(
@@ -109,11 +136,11 @@ def anonymize(
         Reports(report_folder),
         account_of(quota, anonymizer, may_stop=streams),
     )
-    if isinstance(ds, IterableDatasetDict):
-        return IterableDatasetDict({name: anonymize_stream(part, flow) for name, part in ds.items()})
-    if isinstance(ds, DatasetDict):
-        return AnonymizedDatasetDict({name: _view(part, flow) for name, part in ds.items()})
-    return anonymize_stream(ds, flow) if streams else _view(ds, flow)
+    if isinstance(source, IterableDatasetDict):
+        return IterableDatasetDict({name: anonymize_stream(part, flow) for name, part in source.items()})
+    if isinstance(source, DatasetDict):
+        return AnonymizedDatasetDict({name: _view(part, flow) for name, part in source.items()})
+    return anonymize_stream(source, flow) if streams else _view(source, flow)
 
 
 def _view(ds: Dataset, flow: Flow) -> AnonymizedDataset:
@@ -151,3 +178,7 @@ def report(ds: Any) -> Report:
         for flow in flows_of(stream):
             return flow.report
     raise FieldTypeError(f"there is no report of a {type(ds).__name__} that was not anonymized")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

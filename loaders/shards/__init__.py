@@ -35,6 +35,8 @@ from anondata.loaders.shards.work import NOTE, Recipe
 from anondata.manifest import FILE as MANIFEST
 from anondata.report import Report
 
+__all__ = ["Job", "Progress", "Shards", "anonymize_shards", "plan"]
+
 INDEX, REPORT = "index.json", "report.json"
 LOOKERS = 16  # threads that look up what is done; they wait for storages
 
@@ -326,3 +328,7 @@ def _in_memory(job: Job) -> bool:
 
 def _index_name(name: str) -> str:
     return f"{name.removesuffix('.tar')}.idx"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

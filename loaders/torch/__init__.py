@@ -2,11 +2,11 @@
 
 Two ways, and which one to take:
 
-* :func:`anonymize_dataset` gives a dataset. Each worker of a ``DataLoader`` anonymizes what it reads, on the CPU (or,
-  with ``multiprocessing_context="spawn"``, on CUDA). Right where there are many CPU cores, and for code that wants a
-  dataset.
-* :class:`AnonymizedLoader` wraps a ``DataLoader``. Workers only read, and the main process anonymizes whole batches.
-  Right with CUDA, which never meets a fork then.
+* :func:`anonymize` of a dataset gives a dataset. Each worker of a ``DataLoader`` anonymizes what it reads, on the CPU
+  (or, with ``multiprocessing_context="spawn"``, on CUDA). Right where there are many CPU cores, and for code that
+  wants a dataset.
+* :func:`anonymize` of a ``DataLoader`` gives an :class:`AnonymizedLoader`. Workers only read, and the main process
+  anonymizes whole batches. Right with CUDA, which never meets a fork then.
 
 Both must come before what normalises pictures: give that as ``transform``.
 """
@@ -14,25 +14,27 @@ Both must come before what normalises pictures: give that as ``transform``.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders._flow import OnWithheld
 from anondata.loaders.quota import Quota
+from anondata.loaders.torch.inner import check_loader
 from anondata.loaders.torch.loader import AnonymizedLoader
 from anondata.loaders.torch.reading import one
 from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
 from anondata.report import Report
 
-__all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize_dataset"]
+__all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize"]
 
 
 class AnonymizedDataset(Dataset[Any]):
-    """A map-style dataset whose every sample is anonymized when it is asked for; see :func:`anonymize_dataset`.
+    """A map-style dataset whose every sample is anonymized when it is asked for; see :func:`anonymize`.
 
     Batches are read at once (``__getitems__``, which a ``DataLoader`` calls) and anonymized in micro-batches. A slice
     or a list of indices gives a list of samples. A pickle of the dataset holds the run key: keep it as secret.
@@ -94,7 +96,7 @@ class AnonymizedDataset(Dataset[Any]):
 
 
 class AnonymizedIterableDataset(IterableDataset[Any]):
-    """An iterable dataset whose every sample is anonymized; see :func:`anonymize_dataset`.
+    """An iterable dataset whose every sample is anonymized; see :func:`anonymize`.
 
     Splitting among workers is up to the dataset's own ``__iter__``. Where a ``worker_init_fn`` does it, it finds no
     attribute of the dataset here; take :class:`AnonymizedLoader` then. A pickle of the dataset holds the run key:
@@ -127,8 +129,45 @@ class AnonymizedIterableDataset(IterableDataset[Any]):
         return self._source.flow.report
 
 
-def anonymize_dataset(
-    dataset: Any,
+class Options(Quota, total=False):
+    """Keywords of :func:`anonymize` beside ``fields``."""
+
+    keep: Names
+    drop: Names
+    on_withheld: OnWithheld | None
+    group: GroupOf
+    transform: Callable[[Any], Any] | None
+    batch: int | None
+    report_folder: str | os.PathLike[str] | None
+
+
+@overload
+def anonymize(
+    source: DataLoader[Any],
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[Any, str],
+    prefetch: int = 2,
+    **options: Unpack[Options],
+) -> AnonymizedLoader: ...
+@overload
+def anonymize(  # type: ignore[overload-overlap]  # an IterableDataset is a Dataset, too: the narrower is first
+    source: IterableDataset[Any], anonymizer: Anonymizer, *, fields: Mapping[Any, str], **options: Unpack[Options]
+) -> AnonymizedIterableDataset: ...
+@overload
+def anonymize(
+    source: Dataset[Any] | Sequence[Any],
+    anonymizer: Anonymizer,
+    *,
+    fields: Mapping[Any, str],
+    **options: Unpack[Options],
+) -> AnonymizedDataset: ...
+@overload
+def anonymize(
+    source: Any, anonymizer: Anonymizer, *, fields: Mapping[Any, str], **options: Unpack[Options]
+) -> AnonymizedDataset | AnonymizedIterableDataset: ...
+def anonymize(
+    source: Any,
     anonymizer: Anonymizer,
     *,
     fields: Mapping[Any, str],
@@ -138,10 +177,14 @@ def anonymize_dataset(
     group: GroupOf = None,
     transform: Callable[[Any], Any] | None = None,
     batch: int | None = None,
+    prefetch: int | None = None,
     report_folder: str | os.PathLike[str] | None = None,
     **quota: Unpack[Quota],
-) -> AnonymizedDataset | AnonymizedIterableDataset:
-    """An anonymized view of a torch dataset. Nothing is read before a sample is asked for.
+) -> AnonymizedLoader | AnonymizedDataset | AnonymizedIterableDataset:
+    """An anonymized view of a torch dataset or ``DataLoader``. Nothing is read before a sample is asked for.
+
+    A ``DataLoader`` becomes an :class:`AnonymizedLoader`, a map-style dataset an :class:`AnonymizedDataset`, an
+    iterable one an :class:`AnonymizedIterableDataset`.
 
     Samples are tuples or lists (fields by position), dicts (by key), namedtuples (by either) or bare images (position
     0). Every field must be declared. A dropped position is left out of the tuple, and what follows moves up; a
@@ -153,7 +196,7 @@ def anonymize_dataset(
     spawned. A pickle of it holds the run key (spawned workers are sent one): keep it as secret as the key.
 
     Args:
-        dataset: map-style or iterable.
+        source: a ``DataLoader``, or a dataset, map-style or iterable.
         anonymizer: holds the policy and the run key; results depend on them and on the content alone.
         fields: the content type of each field that holds content, as ``{0: "image"}`` or ``{"image": "image"}``;
             ``"regions"`` is for boxes, ``"masks"`` for masks, which do not come out; see
@@ -168,8 +211,9 @@ def anonymize_dataset(
         transform: called with each anonymized sample, whole, as ``lambda s: (normalize(s[0]), s[1])``.
         batch: samples that go through the engine together; None chooses by the device.
         report_folder: where the processes keep their counts; by default a temporary folder of this machine.
-        quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Samples that
-            are asked for at once are charged at once: all of them, or an error and none.
+        prefetch: of a ``DataLoader`` alone, batches that are read and anonymized ahead; 2 unless told otherwise.
+        client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`. Samples
+            that are asked for at once are charged at once: all of them, or an error and none.
 
     Raises:
         PolicyError: a declaration that contradicts itself, the policy or the dataset.
@@ -178,13 +222,17 @@ def anonymize_dataset(
     >>> import numpy as np
     >>> from anondata import Anonymizer
     >>> photos = [(np.zeros((32, 32, 3), np.uint8), "a caption", 7)]
-    >>> safe = anonymize_dataset(photos, Anonymizer("faces"), fields={0: "image"}, keep=(2,), drop=(1,))
+    >>> safe = anonymize(photos, Anonymizer("faces"), fields={0: "image"}, keep=(2,), drop=(1,))
     >>> image, label = safe[0]
     >>> image.shape, label
     ((32, 32, 3), 7)
     """
-    source = Source(
-        dataset,
+    if isinstance(source, DataLoader):
+        check_loader(source, 2 if prefetch is None else prefetch)
+    elif prefetch is not None:
+        raise PolicyError("prefetch is for a DataLoader; a dataset is read by the workers of whoever reads it")
+    made = Source(
+        source.dataset if isinstance(source, DataLoader) else source,
         anonymizer,
         fields=fields,
         keep=keep,
@@ -196,4 +244,19 @@ def anonymize_dataset(
         report_folder=report_folder,
         quota=quota,
     )
-    return AnonymizedIterableDataset(source) if source.is_stream else AnonymizedDataset(source)
+    if isinstance(source, DataLoader):
+        return AnonymizedLoader(source, made, 2 if prefetch is None else prefetch)
+    return AnonymizedIterableDataset(made) if made.is_stream else AnonymizedDataset(made)
+
+
+def anonymize_dataset(
+    dataset: Any, anonymizer: Anonymizer, *, fields: Mapping[Any, str], **options: Unpack[Options]
+) -> AnonymizedDataset | AnonymizedIterableDataset:
+    """The name that :func:`anonymize` had up to 0.1."""
+    warnings.warn("anonymize_dataset is now called anonymize", DeprecationWarning, stacklevel=2)
+    made: AnonymizedDataset | AnonymizedIterableDataset = anonymize(dataset, anonymizer, fields=fields, **options)
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -22,7 +22,7 @@ def check_loader(loader: object, prefetch: int) -> None:
     if type(loader).__iter__ is not DataLoader.__iter__:
         raise FieldTypeError(
             f"{type(loader).__name__} iterates in its own way, which cannot be rebuilt: give the plain DataLoader, "
-            "before it is prepared for anything, or anonymize its dataset by anonymize_dataset"
+            "before it is prepared for anything, or anonymize its dataset"
         )
     if prefetch < 0:
         raise PolicyError(f"prefetch is {prefetch}; expected at least 0")

@@ -52,7 +52,7 @@ class AnonymizedLoader:
     Lightning: return the loader from ``train_dataloader()`` (it saves and restores the state by itself; set a
     ``DistributedSampler`` yourself). Accelerate: ``prepare`` takes plain loaders alone, so leave this one out, and
     move batches by ``accelerate.utils.send_to_device``; or prepare a ``DataLoader`` over
-    :func:`anondata.loaders.torch.anonymize_dataset`.
+    :func:`anondata.loaders.torch.anonymize`.
     """
 
     def __init__(self, loader: DataLoader[Any], source: Source, prefetch: int) -> None:
@@ -88,7 +88,7 @@ class AnonymizedLoader:
             prefetch: batches that are read and anonymized ahead. 0 for a live stream, or to draw from global
                 generators in exactly the order in which a ``DataLoader`` without workers does.
 
-        The others are those of :func:`anondata.loaders.torch.anonymize_dataset`; ``"drop"`` is possible for map-style
+        The others are those of :func:`anondata.loaders.torch.anonymize`; ``"drop"`` is possible for map-style
         datasets, too. A batch is charged when it is given out: all of it, or an error and none; with
         ``at_limit="stop"`` the last one may be smaller. Samples that stand in for others are read in this process.
 

@@ -25,7 +25,7 @@ _PIPES = tuple(getattr(torch.utils.data, name, Reader) for name in ("IterDataPip
 class Source:
     """A dataset, and how its samples are read, anonymized and given out. Can be pickled where the dataset can.
 
-    Args: see :func:`anondata.loaders.torch.anonymize_dataset`.
+    Args: see :func:`anondata.loaders.torch.anonymize`.
 
     Raises:
         PolicyError: a declaration that contradicts itself, the policy or the dataset.
@@ -115,7 +115,7 @@ def _is_stream(dataset: Any) -> bool:
             "IterableDataset that splits itself"
         )
     if isinstance(dataset, DataLoader):
-        raise FieldTypeError("this is a DataLoader, not a dataset: take AnonymizedLoader.from_dataloader(loader, …)")
+        raise FieldTypeError("this is a DataLoader, not a dataset: take anondata.loaders.torch.anonymize(loader, …)")
     if isinstance(dataset, IterableDataset):
         return True
     if isinstance(dataset, str | bytes) or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__")):

@@ -158,11 +158,11 @@ def wds_stage(photos: list[bytes], folder: Path, *, batch: int | None = None) ->
 
 
 def torch_map(photos: list[bytes], folder: Path, *, batch: int | None = None) -> Any:
-    return for_torch.anonymize_dataset(Listed(photos), anonymizer(), batch=batch, **DECLARED)
+    return for_torch.anonymize(Listed(photos), anonymizer(), batch=batch, **DECLARED)
 
 
 def torch_stream(photos: list[bytes], folder: Path, *, batch: int | None = None) -> Any:
-    return for_torch.anonymize_dataset(Streamed(photos), anonymizer(), batch=batch, **DECLARED)
+    return for_torch.anonymize(Streamed(photos), anonymizer(), batch=batch, **DECLARED)
 
 
 ADAPTERS = [hf_view, hf_stream, wds_stage, torch_map, torch_stream]

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Image, IterableDataset, Value
 from anondata import Anonymizer
 from anondata.errors import PolicyError
 from anondata.loaders import hf
-from anondata.loaders.torch import anonymize_dataset
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 
 Photo = Callable[..., bytes]
@@ -82,5 +82,5 @@ def test_a_stage_of_webdataset_has_them_as_bytes_beside_encoded_pictures(
 
 def test_a_torch_dataset_of_dicts_has_them(anonymizer: Anonymizer, photo: Photo) -> None:
     rows = [{"image": photo(i, "PNG")} for i in range(COUNT)]
-    safe = anonymize_dataset(rows, anonymizer, fields=FIELDS)
+    safe = anonymize_torch(rows, anonymizer, fields=FIELDS)
     assert safe[0]["note"].startswith("One face: ")

@@ -12,7 +12,7 @@ from PIL import Image as Pictures
 
 from anondata import Anonymizer
 from anondata.loaders import hf
-from anondata.loaders.torch import anonymize_dataset
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 
 SAID = "kept as they are, and not looked at: 'raw'"
@@ -50,7 +50,7 @@ def test_of_torch_datasets_when_the_first_sample_is_read(
     photo: Callable[..., bytes], said: Callable[[], list[str]]
 ) -> None:
     pictures = [Pictures.open(io.BytesIO(photo(i))) for i in range(2)]
-    safe = anonymize_dataset([(*pictures, 3)] * 2, Anonymizer("faces"), fields={0: "image"}, keep=(1, 2))
+    safe = anonymize_torch([(*pictures, 3)] * 2, Anonymizer("faces"), fields={0: "image"}, keep=(1, 2))
     assert said() == []
     _ = safe[0], safe[1]
     assert [text.partition(". ")[0] for text in said()] == [SAID.replace("raw", "1")]

@@ -213,7 +213,7 @@ def test_webdataset(originals: dict[str, bytes], tmp_path: Path) -> None:
 def test_torch(originals: dict[str, bytes], tmp_path: Path) -> None:
     declared: dict[str, Any] = {"fields": {0: "image"}, "keep": (1,)}
     (tmp_path / "out").mkdir()
-    safe = for_torch.anonymize_dataset(Files(originals), anonymizer(), **declared)
+    safe = for_torch.anonymize(Files(originals), anonymizer(), **declared)
     save_all([image for image, _ in safe], tmp_path / "out")
     loader = DataLoader(Files(originals), batch_size=2, collate_fn=list)
     wrapped = for_torch.AnonymizedLoader.from_dataloader(loader, anonymizer(), **declared)

@@ -20,7 +20,8 @@ from anondata.errors import LedgerError, PolicyError, QuotaExceeded, UnknownClie
 from anondata.ledger import Ledger, Limit
 from anondata.loaders import hf
 from anondata.loaders.shards import anonymize_shards
-from anondata.loaders.torch import AnonymizedLoader, anonymize_dataset
+from anondata.loaders.torch import AnonymizedLoader
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 from anondata.report import from_json
 
@@ -89,7 +90,7 @@ def streams(anonymizer: Anonymizer, pictures: list[bytes], **quota: Any) -> dict
     rows = [{"__key__": str(i), "png": picture} for i, picture in enumerate(pictures)]
     return {
         "webdataset": anonymize(anonymizer, fields={"png": "image"}, **quota)(rows),
-        "torch": anonymize_dataset(Stream([(p,) for p in pictures]), anonymizer, fields={0: "image"}, **quota),
+        "torch": anonymize_torch(Stream([(p,) for p in pictures]), anonymizer, fields={0: "image"}, **quota),
         "hf": hf.anonymize(table(pictures).to_iterable_dataset(), anonymizer, **quota),
         "loader": AnonymizedLoader.from_dataloader(
             DataLoader(Stream([(p,) for p in pictures]), batch_size=1, collate_fn=list),
@@ -160,7 +161,7 @@ def test_a_view_gives_all_that_is_asked_for_or_nothing(
 def test_a_torch_dataset_gives_all_that_is_asked_for_or_nothing(
     anonymizer: Anonymizer, ledger: Ledger, pictures: list[bytes]
 ) -> None:
-    safe = anonymize_dataset([(p,) for p in pictures], anonymizer, fields={0: "image"}, client="acme", ledger=ledger)
+    safe = anonymize_torch([(p,) for p in pictures], anonymizer, fields={0: "image"}, client="acme", ledger=ledger)
     assert len(safe[:LIMIT]) == LIMIT
     with pytest.raises(QuotaExceeded):
         safe[0]
@@ -171,7 +172,7 @@ def test_workers_together_never_pass_the_limit(
     anonymizer: Anonymizer, ledger: Ledger, pictures: list[bytes], context: str
 ) -> None:
     ledger.set_limit(Limit("acme", content_type="image", amount=9))
-    safe = anonymize_dataset([(p,) for p in pictures], anonymizer, fields={0: "image"}, client="acme", ledger=ledger)
+    safe = anonymize_torch([(p,) for p in pictures], anonymizer, fields={0: "image"}, client="acme", ledger=ledger)
     loader = DataLoader(safe, batch_size=1, num_workers=2, multiprocessing_context=context, collate_fn=len)  # type: ignore[arg-type]
     count, error = taken(loader)
     assert error is QuotaExceeded
@@ -254,7 +255,7 @@ def test_keywords_that_do_not_fit_are_refused(
     with pytest.raises(error, match=said):
         hf.anonymize(table(pictures), anonymizer, **quota)
     with pytest.raises(error, match=said):
-        anonymize_dataset(pictures, anonymizer, fields={0: "image"}, **quota)
+        anonymize_torch(pictures, anonymizer, fields={0: "image"}, **quota)
 
 
 def written(view: Any, out: Path, **options: Any) -> int:

@@ -38,7 +38,9 @@ from anondata.errors import (
     UnreadableSourceError,
     WithheldError,
 )
-from anondata.loaders.torch import AnonymizedIterableDataset, anonymize_dataset
+from anondata.loaders import torch as module
+from anondata.loaders.torch import AnonymizedIterableDataset, AnonymizedLoader
+from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import Portrait, empty_gallery
 
@@ -55,7 +57,7 @@ def anonymizer() -> Anonymizer:
 
 
 def safe(dataset: Any, **options: Any) -> Any:
-    return anonymize_dataset(dataset, anonymizer(), **{"fields": {0: "image"}, "keep": (1,), **options})
+    return anonymize_torch(dataset, anonymizer(), **{"fields": {0: "image"}, "keep": (1,), **options})
 
 
 def safe_dicts(dataset: Any, **options: Any) -> Any:
@@ -272,9 +274,9 @@ def test_a_declaration_that_cannot_be_meant_is_refused_at_once(options: Any, say
         safe([(blank(1), 1)], **options)
 
 
-@pytest.mark.parametrize("what", ["folder/", 7, None, DataLoader([1])])
+@pytest.mark.parametrize("what", ["folder/", 7, None])
 def test_what_is_no_dataset_is_refused(what: Any) -> None:
-    with pytest.raises(FieldTypeError, match=r"expected a map-style or iterable dataset|take AnonymizedLoader"):
+    with pytest.raises(FieldTypeError, match="expected a map-style or iterable dataset"):
         safe(what)
 
 
@@ -570,7 +572,7 @@ def test_workers_can_be_forked_from_a_process_that_used_a_gallery(photo: Photo) 
     portrait = Portrait(photo(0, "PNG"), face.boxes[0].numpy(), face.landmarks[0].numpy())
     gallery = empty_gallery(embedder).add(["a"], embedder.embed([view], face).numpy(), portraits=[portrait])
     made = Anonymizer("faces-protected", device="cpu", run_key=KEY, galleries={"protected": gallery})
-    dataset = anonymize_dataset([photo(0), photo(1)], made, fields={0: "image"})
+    dataset = anonymize_torch([photo(0), photo(1)], made, fields={0: "image"})
     alone = list(dataset)
     loader = DataLoader(dataset, batch_size=1, num_workers=2, multiprocessing_context="fork", collate_fn=as_list)
     assert samples_of(loader) == alone
@@ -586,3 +588,14 @@ def test_accelerate_prepares_a_loader_of_an_anonymized_dataset(photo: Photo) -> 
     assert labels.tolist() == [0, 1]
     assert model(images).shape == (2, 1, 158, 158)
     assert not torch.equal(images[0], tensors[0][0].float() / 255 - 0.5)
+
+
+def test_a_loader_becomes_a_loader_and_the_earlier_name_still_works() -> None:
+    photos = [torch.zeros(3, 8, 8, dtype=torch.uint8)]
+    loader = anonymize_torch(DataLoader(photos, batch_size=None), anonymizer(), fields={0: "image"}, prefetch=0)
+    assert isinstance(loader, AnonymizedLoader)
+    with pytest.raises(PolicyError, match="prefetch is for a DataLoader"):
+        anonymize_torch(photos, anonymizer(), fields={0: "image"}, prefetch=1)
+    with pytest.warns(DeprecationWarning, match="anonymize_dataset is now called anonymize"):
+        earlier = module.anonymize_dataset(photos, anonymizer(), fields={0: "image"})
+    assert type(earlier) is module.AnonymizedDataset

@@ -114,7 +114,7 @@ def runs(files: Sequence[Path], folder: Path) -> dict[str, Run]:
     view = hf.anonymize(table, made)
     stream = hf.anonymize(table.to_iterable_dataset(), made)
     stage = for_wds.anonymize(made, fields={"jpg": "image"})
-    safe = for_torch.anonymize_dataset(photos, made, fields={0: "image"}, keep=(1,))
+    safe = for_torch.anonymize(photos, made, fields={0: "image"}, keep=(1,))
 
     def tars(*stages: Any) -> Any:
         pipeline = wds.WebDataset(str(tar), shardshuffle=False)
@@ -186,9 +186,9 @@ def row(name: str, run: Run, taken: Mapping[str, Sequence[float]], images: int) 
 
 def workers(files: Sequence[Path], repeats: int) -> dict[str, Any]:
     """Seconds of a second epoch with one and with two worker processes."""
-    from anondata.loaders.torch import anonymize_dataset
+    from anondata.loaders.torch import anonymize as anonymize_torch
 
-    safe = anonymize_dataset(Photos(files), anonymizer(), fields={0: "image"}, keep=(1,))
+    safe = anonymize_torch(Photos(files), anonymizer(), fields={0: "image"}, keep=(1,))
     taken: dict[int, list[float]] = {1: [], 2: []}
     loaders = {
         n: torch.utils.data.DataLoader(
