@@ -80,7 +80,7 @@ def strip(data: bytes) -> Container:
     raise UndecodableError("the bytes do not start like a known image format", reason="not_an_image")
 
 
-def _truncated() -> UndecodableError:
+def truncated() -> UndecodableError:
     return UndecodableError("the image file ends before its pixels do", reason="truncated")
 
 
@@ -93,7 +93,7 @@ def _unsupported(what: str) -> UndecodableError:
 
 
 def _jpeg(data: bytes) -> Container:
-    kept, profile, orientation, more, at = [b"\xff\xd8"], {}, 1, False, 2
+    kept, profile, orientation, more, at, size = [b"\xff\xd8"], {}, 1, False, 2, (0, 0)
     while True:
         at = data.index(b"\xff", at) if data.find(b"\xff", at) >= 0 else len(data)
         while data[at] == 0xFF:  # fill bytes
@@ -106,7 +106,7 @@ def _jpeg(data: bytes) -> Container:
         if length < 2 or marker == 0xD9:
             raise _corrupt()
         if end > len(data):
-            raise _truncated()
+            raise truncated()
         if marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation == 1:
             orientation = exif_orientation(body[6:])
         elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
@@ -115,17 +115,20 @@ def _jpeg(data: bytes) -> Container:
             more = True
         elif marker == 0xEE or marker < 0xE0:  # Adobe's colour transform, tables and frame
             kept.append(b"\xff" + bytes([marker]) + data[at:end])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and (body[0] != 8 or body[5] not in (1, 3, 4)):
-            raise _unsupported("a JPEG of more than 8 bits or of 2 channels")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if body[0] != 8 or body[5] not in (1, 3, 4):
+                raise _unsupported("a JPEG of more than 8 bits or of 2 channels")
+            height, width = struct.unpack_from(">HH", body, 1)
+            size = width, height
         at = end
         if marker == 0xDA:
             break
     if data.find(b"\xff\xd9", end) < 0:
-        raise _truncated()
+        raise truncated()
     if data.count(b"\xff\xda", end) > _JPEG_SCANS:
         raise _unsupported(f"a JPEG of more than {_JPEG_SCANS} scans")
     icc = b"".join(part for _, part in sorted(profile.items())) or None
-    return Container("JPEG", b"".join(kept) + data[end:], orientation=orientation, icc=icc, more=more)
+    return Container("JPEG", b"".join(kept) + data[end:], size, orientation, icc, more=more)
 
 
 def _png(data: bytes) -> Container:
@@ -134,7 +137,7 @@ def _png(data: bytes) -> Container:
         length, kind = struct.unpack_from(">I4s", data, at)
         body, end = data[at + 8 : at + 8 + length], at + 12 + length
         if end > len(data):
-            raise _truncated()
+            raise truncated()
         if kind in _PNG_KEEP:
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, end - 4)[0]:
                 raise _corrupt()
@@ -150,7 +153,8 @@ def _png(data: bytes) -> Container:
         more = more or kind == b"fdAT"
         at = end
     bits, colour = data[24], data[25]
-    return Container("PNG", b"".join(kept), (0, 0), orientation, icc, bits, grey=colour in (0, 4), more=more)
+    size = struct.unpack_from(">II", data, 16)
+    return Container("PNG", b"".join(kept), size, orientation, icc, bits, grey=colour in (0, 4), more=more)
 
 
 def _png_key(body: bytes, bits: int, colour: int) -> bytes:
@@ -180,7 +184,7 @@ def _webp(data: bytes) -> Container:
         raise UndecodableError("a RIFF file that is not WebP", reason="not_an_image")
     end, at = 8 + struct.unpack_from("<I", data, 4)[0], 12
     if end > len(data):
-        raise _truncated()
+        raise truncated()
     chunks: dict[bytes, bytes] = {}
     while at + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, at)
@@ -221,7 +225,7 @@ def _gif(data: bytes) -> Container:
         elif data[start + 1] == 0xF9 and not image:
             kept.append(data[start : start + 3] + bytes([data[start + 3] & 1]) + data[start + 4 : at])
     if not image:
-        raise _truncated() if at >= len(data) else _corrupt()
+        raise truncated() if at >= len(data) else _corrupt()
     (left, top, width, height), screen = (
         struct.unpack_from("<4H", image, 1),
         struct.unpack_from("<2H", data, 6),
@@ -247,18 +251,18 @@ class _Directory(NamedTuple):
     more: bool
 
 
-def _directory(tiff: bytes) -> _Directory:
+def tiff_directory(tiff: bytes) -> _Directory:
     order = "<" if tiff[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", tiff, 2)[0] == 43
     word, short, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
     start = struct.unpack_from(order + word, tiff, 8 if big else 4)[0]
     first = start + struct.calcsize(order + short)
     if first > len(tiff):
-        raise _truncated()
+        raise truncated()
     count = struct.unpack_from(order + short, tiff, start)[0]
     end = first + count * struct.calcsize(order + entry)
     if end > len(tiff):
-        raise _truncated()
+        raise truncated()
     more = any(tiff[end : end + struct.calcsize(order + word)])
     return _Directory(order, big, start, list(struct.iter_unpack(order + entry, tiff[first:end])), more)
 
@@ -270,23 +274,28 @@ def _value(tiff: bytes, order: str, kind: int, count: int, value: bytes) -> byte
         return value[:length]
     at = struct.unpack(order + ("Q" if len(value) == 8 else "I"), value)[0]
     if at + length > len(tiff):
-        raise _truncated()
+        raise truncated()
     return tiff[at : at + length]
 
 
 def _integer(directory: _Directory, tiff: bytes, tag: int, default: int) -> int:
     """The first value of an integer tag."""
+    return next(iter(integers(directory, tiff, tag)), default)
+
+
+def integers(directory: _Directory, tiff: bytes, tag: int) -> tuple[int, ...]:
+    """All values of an integer tag; none where there is no such tag."""
     for found, kind, count, value in directory.entries:
         if found == tag and kind in _TIFF_INTEGERS and count:
             packed = _value(tiff, directory.order, kind, count, value)
-            return int(struct.unpack_from(directory.order + _TIFF_INTEGERS[kind], packed)[0])
-    return default
+            return struct.unpack(f"{directory.order}{count}{_TIFF_INTEGERS[kind]}", packed)
+    return ()
 
 
 def exif_orientation(exif: bytes) -> int:
     """1-8; 1 where EXIF is absent, broken or says something else."""
     try:
-        found = _integer(_directory(exif), exif, 0x0112, 1)
+        found = _integer(tiff_directory(exif), exif, 0x0112, 1)
     except (struct.error, UndecodableError):
         return 1
     return found if 1 <= found <= 8 else 1
@@ -294,7 +303,7 @@ def exif_orientation(exif: bytes) -> int:
 
 def _tiff(data: bytes) -> Container:
     """Rewrite the first directory in place with the pixel tags only; offsets keep their meaning."""
-    directory = _directory(data)
+    directory = tiff_directory(data)
     order, big, start, entries, more = directory
     bits, form = (_integer(directory, data, tag, 1) for tag in (258, 339))
     if bits not in (1, 2, 4, 8, 16) or form != 1 or (bits == 16 and _integer(directory, data, 262, 1) == 0):

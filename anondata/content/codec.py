@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -32,15 +33,15 @@ from PIL import (
 )
 from torch import Tensor
 
+from anondata.content import MAX_PIXELS as MAX_PIXELS
 from anondata.content._colour import split_alpha, to_srgb
-from anondata.content._containers import Container, exif_orientation, strip
+from anondata.content._complete import check_promise, refills
+from anondata.content._containers import Container, exif_orientation, strip, truncated
 from anondata.errors import ShapeError, UndecodableError
 
 T = TypeVar("T")
 
-MAX_PIXELS = 178_956_970
-"""Default limit of `decode`: where Pillow refuses by default, above any camera but the 200 MP phones, and
-0.5 GiB as RGB (decoding peaks at about three times that)."""
+BAND_PX = 256  # rows that are converted at once
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
@@ -188,6 +189,7 @@ class _Reader(io.BytesIO):
 def _decode(data: bytes, max_pixels: int) -> Picture:
     container = strip(data)
     _check_size(container.size, max_pixels)
+    check_promise(container)
     return _picture(load(container, max_pixels), container)
 
 
@@ -198,6 +200,7 @@ def _picture(image: Image.Image, container: Container) -> Picture:
     if container.bits == 16:
         notes.append("reduced_to_8_bit")
     colour, alpha = split_alpha(image)
+    del image  # of large pictures each copy counts: decoding takes less than four times what it returns
     grey = container.grey or colour.mode == "L"
     colour, word = to_srgb(colour, container.icc)
     notes += word
@@ -206,10 +209,10 @@ def _picture(image: Image.Image, container: Container) -> Picture:
         notes.append("orientation_applied")
         colour = colour.transpose(turn)
         alpha = alpha.transpose(turn) if alpha is not None else None
-    pixels = np.array(colour.convert("RGB"))  # convert copies only what is not RGB; np.array is the one copy
+    pixels = _array(colour)
+    del colour
     mask = np.array(alpha) if alpha is not None else None
-    if mask is not None and bool(pixels[mask == 0].any()):
-        pixels[mask == 0] = 0
+    if mask is not None and _clear_hidden(pixels, mask):
         notes.append("hidden_pixels_cleared")
     written = container.format
     if written not in SUFFIXES or _obstacle(written, pixels.shape[:2], mask is not None):
@@ -226,9 +229,27 @@ def _picture(image: Image.Image, container: Container) -> Picture:
     )
 
 
+def _array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """``(H, W, 3)``; converted and copied in bands, because Pillow does either by way of further copies."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for band in _bands(image):
+        pixels[band[1] : band[3]] = np.asarray(image.crop(band).convert("RGB"))
+    return pixels
+
+
+def _clear_hidden(pixels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> bool:
+    """Sets what is fully transparent to 0; returns whether anything was there."""
+    found = False
+    for top in range(0, len(mask), BAND_PX):
+        rows, clear = pixels[top : top + BAND_PX], mask[top : top + BAND_PX] == 0
+        found = found or bool(rows[clear].any())
+        rows[clear] = 0
+    return found
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
-        message = f"the image has {size[0]}x{size[1]} pixels, more than the limit of {max_pixels}; raise max_pixels"
+        message = f"the image has {size[0]}x{size[1]} pixels, more than the limit of {max_pixels}; raise max_pixels, in a policy decode: {{max_pixels: …}}"
         raise UndecodableError(message, reason="too_large")
 
 
@@ -242,7 +263,37 @@ def load(container: Container, max_pixels: int) -> ImageFile.ImageFile:
         image.im = Image.new(image.mode, image.size).im
     reader.strict = True
     image.load()
+    if container.format in ("JPEG", "TIFF") and _ends_blank(image) and not _is_whole(image, container):
+        raise truncated()
     return image
+
+
+def _ends_blank(image: Image.Image) -> bool:
+    """Whether the last pixel has the middle grey of a JPEG's blocks that were not there."""
+    last = image.getpixel((image.width - 1, image.height - 1))
+    return all(level in (127, 128) for level in (last if isinstance(last, tuple) else (last,)))
+
+
+def _is_whole(image: Image.Image, container: Container) -> bool:
+    """Whether such a picture was in its file: with more to read, a decoder that lacked some gives another one."""
+    if container.format == "TIFF":
+        last = image.crop((image.width // 8 * 8 - 8, image.height // 8 * 8 - 8, image.width, image.height))
+        flat = max(image.size) < 8 or all(low == high for low, high in _extremes(last))
+        return image.info.get("compression") != "jpeg" or not flat
+    other = _PLUGINS[container.format](_Reader(refills(container.data)))
+    other.load()
+    pairs = ((image.crop(band), other.crop(band)) for band in _bands(image))
+    return all(ImageChops.difference(*pair).getbbox() is None for pair in pairs)
+
+
+def _extremes(image: Image.Image) -> list[tuple[int, int]]:
+    return [band.getextrema() for band in image.split()]
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of some rows each: what is done to one of them at a time takes no memory to speak of."""
+    width, height = image.size
+    return ((0, top, width, min(top + BAND_PX, height)) for top in range(0, height, BAND_PX))
 
 
 def _subsampling(image: Image.Image) -> int | None:
