@@ -16,7 +16,7 @@ the sample it belongs to.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ from anondata.transforms.base import RegionTransform, describe
 
 # These concern the whole run, not the sample at hand: withholding every sample would hide them.
 _RUN_ERRORS = (PolicyError, WeightsError, MissingExtraError, GalleryError)
+
+AT_ONCE_BYTES = 1 << 28  # of decoded samples: eight pictures of 11 megapixels, or one of any size
 
 
 class Engine:
@@ -87,9 +89,24 @@ class Engine:
         schema.regions()
         for sample in samples:
             schema.check(sample.fields)
-        works = [
-            work for i, sample in enumerate(samples) for work in decoded(self.rules, i, sample, schema, self.device)
-        ]
+        return [o for part in self._parts(samples, schema) for o in self._outcomes(part, schema)]
+
+    def _parts(self, samples: Sequence[Sample], schema: Schema) -> Iterator[list[tuple[Sample, list[Work]]]]:
+        """Samples decoded, as many at once as fit into :data:`AT_ONCE_BYTES`: huge ones go one by one."""
+        part, held = list[tuple[Sample, list[Work]]](), 0
+        for sample in samples:
+            works = list(decoded(self.rules, len(part), sample, schema, self.device))
+            part.append((sample, works))
+            read = [(self.rules[schema.fields[w.field]].content, w.media) for w in works if w.media is not None]
+            held += sum(content.held_bytes(media) for content, media in read)
+            if held >= AT_ONCE_BYTES:
+                yield part
+                part, held = [], 0
+        if part:
+            yield part
+
+    def _outcomes(self, part: Sequence[tuple[Sample, Sequence[Work]]], schema: Schema) -> list[Outcome]:
+        samples, works = [sample for sample, _ in part], [work for _, own in part for work in own]
         by_type: dict[str, list[Work]] = defaultdict(list)
         for work in works:
             by_type[schema.fields[work.field]].append(work)
@@ -97,7 +114,10 @@ class Engine:
         for kind, group in by_type.items():
             for work in self._settle_apart(self.rules[kind], group):
                 done[work.sample][work.field, work.name] = work
-        return [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
+        outcomes = [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
+        for work in works:  # who asks for the next part holds this one still
+            work.media = work.shown = None
+        return outcomes
 
     def _settle_apart(self, rules: ContentRules, works: list[Work]) -> list[Work]:
         """Settles a batch; when it breaks, each sample alone, so that one cannot withhold the others."""

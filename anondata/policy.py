@@ -25,6 +25,7 @@ from anondata.components import (
     params_of,
     suggest,
 )
+from anondata.content import MAX_PIXELS
 from anondata.errors import PolicyError
 
 __all__ = [
@@ -161,6 +162,12 @@ class EncodePolicy(_Data):
     quality: int = Field(default=95, ge=1, le=100)
 
 
+class DecodePolicy(_Data):
+    """Which encoded bytes are read. max_pixels: larger pictures are withheld as ``too_large``."""
+
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+
+
 class ContentPolicy(_Data):
     """What happens to one content type. detect: all of these run, and what any of them finds counts.
 
@@ -173,6 +180,7 @@ class ContentPolicy(_Data):
     regions: dict[str, RegionPolicy] = Field(min_length=1)
     scan: ScanPolicy | None = None
     encode: EncodePolicy = EncodePolicy()
+    decode: DecodePolicy = DecodePolicy()
     given: dict[str, str] = {}
 
     @field_validator("given", mode="before")
@@ -253,6 +261,14 @@ class Policy(_Data):
         rules["layers"] = {kind: list(content.regions) for kind, content in self.content.items()}
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
 
+    def with_max_pixels(self, max_pixels: int) -> Policy:
+        """The same policy with another limit on the size of pictures."""
+        content = {
+            kind: one.model_copy(update={"decode": DecodePolicy(max_pixels=max_pixels)})
+            for kind, one in self.content.items()
+        }
+        return self.model_copy(update={"content": content})
+
     def to_yaml(self) -> str:
         """The policy with every parameter written out."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
@@ -320,7 +336,16 @@ def load_policy(source: str | Path | Policy, *, own_code: Iterable[str] = ()) ->
 
 _KEYS = {
     name: None
-    for model in (Policy, ContentPolicy, RegionPolicy, TinyPolicy, ScanPolicy, EncodePolicy, AuditPolicy)
+    for model in (
+        Policy,
+        ContentPolicy,
+        RegionPolicy,
+        TinyPolicy,
+        ScanPolicy,
+        EncodePolicy,
+        DecodePolicy,
+        AuditPolicy,
+    )
     for name in model.model_fields
 }
 

@@ -225,6 +225,10 @@ class ContentType(Protocol[Media]):
         """What detectors and embedders look at."""
         ...
 
+    def held_bytes(self, media: Media) -> int:
+        """How much memory the media takes: by it the engine takes only so many samples of a batch at once."""
+        ...
+
     def hidden(self, media: Media) -> Sequence[Tensor]:
         """What else of the media could show somebody; detectors look at it, in the view's coordinates."""
         ...

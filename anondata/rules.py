@@ -148,7 +148,7 @@ def _bound(component: Any, galleries: Mapping[str, Any]) -> Any:
 
 def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
     scan = policy.scan
-    content = ImageContent(quality=policy.encode.quality)
+    content = ImageContent(quality=policy.encode.quality, max_pixels=policy.decode.max_pixels)
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),

@@ -34,7 +34,10 @@ def _content(policy: ContentPolicy) -> list[str]:
         lines += [f"{kind}: {line}" for line in _region(region)]
     if policy.scan and policy.scan.passes:
         lines.append(f"the output is looked through again by {_steps(policy.scan.detect)}")
-    return [*lines, f"written at quality {policy.encode.quality}"]
+    return [
+        *lines,
+        f"written at quality {policy.encode.quality}; over {policy.decode.max_pixels / 1e6:.0f} megapixels withheld",
+    ]
 
 
 def _region(policy: RegionPolicy) -> list[str]:

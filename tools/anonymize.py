@@ -12,6 +12,7 @@ import click
 from anondata.errors import PolicyError
 from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
 from anondata.tools._job import Job, default_workers, execute, rehearse
+from anondata.tools._memory import tell_need
 from anondata.tools._naming import check_collisions, expected_name
 from anondata.tools._output import check_usable
 from anondata.tools._policy_options import own_code_option
@@ -22,6 +23,14 @@ from anondata.tools._sources import list_sources
 if TYPE_CHECKING:
     from anondata.policy import Policy
     from anondata.verifiers.gallery.file import AnyGallery
+
+
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Withhold larger pictures.  [default: as the policy says; presets: 178956970]",
+)
 
 
 @click.command("anonymize")
@@ -65,6 +74,7 @@ if TYPE_CHECKING:
 @quota_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in an order that stays.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads.  [default: cores; 4 on CUDA]")
+@max_pixels_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option(
     "--key-file",
@@ -95,6 +105,7 @@ def command(
     dataset_name: str | None,
     limit: int | None,
     workers: int | None,
+    max_pixels: int | None,
     device: str,
     key_file: Path | None,
     list_withheld: Path | None,
@@ -143,6 +154,7 @@ def command(
         as_json=as_json,
         list_withheld=list_withheld,
     )
+    tell_need(chosen_policy, min(job.workers, len(job.chosen)), processes=False)
     code = rehearse(job) if dry_run else execute(job)
     click.get_current_context().exit(code)
 
@@ -169,17 +181,20 @@ def _folder(out: str) -> Path:
     return Path(out)
 
 
-def known_policy(policy: str, own_code: Iterable[str]) -> Policy:
+def known_policy(policy: str, own_code: Iterable[str], max_pixels: int | None = None) -> Policy:
     """The policy of an option, which may name classes of these modules.
+
+    max_pixels: of ``--max-pixels``, instead of the policy's own. It is part of what the policy is from then on.
 
     Raises: click.UsageError, which lists the presets.
     """
     from anondata.policy import load_policy, presets
 
     try:
-        return load_policy(policy, own_code=own_code)
+        chosen = load_policy(policy, own_code=own_code)
     except PolicyError as error:
         raise click.UsageError(f"{error}\nPresets: {', '.join(presets())}") from error
+    return chosen if max_pixels is None else chosen.with_max_pixels(max_pixels)
 
 
 def open_galleries(policy: Policy, paths: Mapping[str, str], key: Path | None) -> dict[str, AnyGallery]:

@@ -13,12 +13,13 @@ from anondata.errors import ShardsError, UndeclaredFieldError
 from anondata.tools import cli
 from anondata.tools._early import check_device_named, check_policy_named, check_there, gallery_paths
 from anondata.tools._keys import run_key
+from anondata.tools._memory import tell_need
 from anondata.tools._policy_options import own_code_option
 from anondata.tools._progress import prepared
 from anondata.tools._progress import shards as showing
 from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._shards_summary import ShardsSummary
-from anondata.tools.anonymize import known_policy, open_galleries, usable_device
+from anondata.tools.anonymize import known_policy, max_pixels_option, open_galleries, usable_device
 
 if TYPE_CHECKING:
     from anondata.loaders.shards import Job
@@ -82,6 +83,7 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option("--keep-going", is_flag=True, help="A shard that cannot be done does not stop the others.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N shards.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: cores; 1 on CUDA]")
+@max_pixels_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; read no shard, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
@@ -107,10 +109,12 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     check_device_named(options["device"])
     paths, _ = gallery_paths(options["galleries"]), _fields(options)
     quota = quota_of(options["client"], options["ledger"], options["dataset_name"])
-    policy, device = known_policy(options["policy"], options["own_code"]), usable_device(options["device"])
+    policy = known_policy(options["policy"], options["own_code"], options["max_pixels"])
+    device = usable_device(options["device"])
     galleries = open_galleries(policy, paths, options["gallery_key"])
     key = run_key(place, options["key_file"], create=not options["dry_run"])
     job = _job(sources, place, key, options, policy=policy, device=device, galleries=galleries, quota=quota)
+    tell_need(policy, job.processes(options["workers"]), processes=True)
     code = _rehearse(job, key, options) if options["dry_run"] else _execute(job, options)
     click.get_current_context().exit(code)
 

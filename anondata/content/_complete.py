@@ -1,9 +1,9 @@
 """Whether a file holds as many pixels as its header promises.
 
-Decoders fill up what is missing: a PNG of 90 kB whose header promises 150 million pixels costs gigabytes and comes out
-black. Here a stream is measured against its header, before memory for pixels is taken where that can be told: exactly
-for PNG and TIFF without compression, by the fewest bits that its coding could need elsewhere. What a JPEG lacks beyond that is told
-after it was decoded, by :func:`refills`.
+Decoders fill up what is missing: a PNG of 90 kB whose header promises 150 million pixels costs gigabytes and comes
+out black. Here a stream is measured against its header, before memory for pixels is taken where that can be told:
+exactly for PNG and TIFF without compression, by the fewest bits that its coding could need elsewhere. What a JPEG
+lacks beyond that is told after it was decoded, by :func:`refills`.
 
 Pure functions on bytes. They raise `UndecodableError` with the reason ``truncated``, and ``struct.error`` or
 ``IndexError`` where a file ends early.
@@ -36,13 +36,18 @@ def check_promise(container: Container) -> None:
         raise truncated()
 
 
+def _up(amount: int, part: int) -> int:
+    """How many parts an amount takes."""
+    return -(-amount // part)
+
+
 def _png(data: bytes) -> bool:
     """Inflates the pixels, piece by piece, and counts. It costs a tenth of decoding them."""
     width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     per_pixel = bits * _CHANNELS.get(colour, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    sizes = ((max(0, -(-(width - x) // dx)), max(0, -(-(height - y) // dy))) for x, y, dx, dy in passes)
-    missing = sum((1 + -(-w * per_pixel // 8)) * h for w, h in sizes if w)
+    sizes = ((max(0, _up(width - x, dx)), max(0, _up(height - y, dy))) for x, y, dx, dy in passes)
+    missing: int = sum((1 + _up(w * per_pixel, 8)) * h for w, h in sizes if w)
     inflater = zlib.decompressobj()
     for piece in _png_pieces(data):
         while missing > 0 and piece and not inflater.eof:
@@ -130,9 +135,9 @@ def _fewest_bits(frame: _Frame, scan: bytes) -> int:
     used = [parts[scan[1 + 2 * i]] for i in range(count)]
     if count == 1:
         ((h, v),) = used
-        blocks = -(-(-(-width * h // widest)) // 8) * -(-(-(-height * v // highest)) // 8)
+        blocks = _up(_up(width * h, widest), 8) * _up(_up(height * v, highest), 8)
     else:
-        blocks = sum(h * v for h, v in used) * -(-width // (8 * widest)) * -(-height // (8 * highest))
+        blocks = sum(h * v for h, v in used) * _up(width, 8 * widest) * _up(height, 8 * highest)
     return blocks * (1 if marker == 0xC2 else 2)
 
 
@@ -172,7 +177,7 @@ def _tiff(data: bytes) -> bool:
     if min(width, height, samples, across, down) < 1:
         return True  # broken, which its decoder tells
     planes = samples if one(284, 1) == 2 else 1
-    pieces = -(-width // across) * -(-height // down) * planes
+    pieces = _up(width, across) * _up(height, down) * planes
     places = integers(directory, data, 324 if tiled else 273)
     if len(places) < pieces:
         return False
@@ -186,6 +191,6 @@ def _tiff(data: bytes) -> bool:
         return all(scan is None or scan.is_of(across, least) for scan in found)
     if compression not in _TIFF_RATIO or one(262, 1) == 6:  # a bit for a line is enough for a fax
         return True
-    row = -(-across * one(258, 1) * samples // planes // 8)
+    row = _up(across * one(258, 1) * samples // planes, 8)
     rows = pieces * down if tiled else height * planes
     return held * _TIFF_RATIO[compression] >= rows * row

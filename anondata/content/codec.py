@@ -189,7 +189,6 @@ class _Reader(io.BytesIO):
 def _decode(data: bytes, max_pixels: int) -> Picture:
     container = strip(data)
     _check_size(container.size, max_pixels)
-    check_promise(container)
     return _picture(load(container, max_pixels), container)
 
 
@@ -249,12 +248,14 @@ def _clear_hidden(pixels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> b
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
-        message = f"the image has {size[0]}x{size[1]} pixels, more than the limit of {max_pixels}; raise max_pixels, in a policy decode: {{max_pixels: …}}"
+        message = f"the image has {size[0]}x{size[1]} pixels, more than the limit of {max_pixels}"
+        message += "; raise max_pixels: in a policy below decode, on the command line --max-pixels"
         raise UndecodableError(message, reason="too_large")
 
 
 def load(container: Container, max_pixels: int) -> ImageFile.ImageFile:
     """The picture of a container as its file has it. Raises what decoders raise; see `fail_closed`."""
+    check_promise(container)
     reader = _Reader(container.data)
     image = _PLUGINS[container.format](reader)
     _check_size(image.size, max_pixels)
@@ -277,17 +278,13 @@ def _ends_blank(image: Image.Image) -> bool:
 def _is_whole(image: Image.Image, container: Container) -> bool:
     """Whether such a picture was in its file: with more to read, a decoder that lacked some gives another one."""
     if container.format == "TIFF":
-        last = image.crop((image.width // 8 * 8 - 8, image.height // 8 * 8 - 8, image.width, image.height))
-        flat = max(image.size) < 8 or all(low == high for low, high in _extremes(last))
+        last = image.crop((max(0, image.width - 8), max(0, image.height - 8), image.width, image.height))
+        flat = all(np.ptp(np.asarray(band)) == 0 for band in last.split())
         return image.info.get("compression") != "jpeg" or not flat
     other = _PLUGINS[container.format](_Reader(refills(container.data)))
     other.load()
     pairs = ((image.crop(band), other.crop(band)) for band in _bands(image))
     return all(ImageChops.difference(*pair).getbbox() is None for pair in pairs)
-
-
-def _extremes(image: Image.Image) -> list[tuple[int, int]]:
-    return [band.getextrema() for band in image.split()]
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

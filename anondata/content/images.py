@@ -100,6 +100,9 @@ class ImageContent:
         pixels = media.pixels
         return pixels if pixels.dtype == torch.uint8 else (pixels.float() * 255).round().to(torch.uint8)
 
+    def held_bytes(self, media: ImageMedia) -> int:
+        return sum(part.numel() * part.element_size() for part in (media.pixels, media.alpha) if part is not None)
+
     def hidden(self, media: ImageMedia) -> Sequence[Tensor]:
         """What the view does not show: a face drawn in transparency alone, or in a few grey levels.
 

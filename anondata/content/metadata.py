@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from anondata.content._containers import _directory
+from anondata.content._containers import tiff_directory
 
 _PNG = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs"}
 _WEBP = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
@@ -93,7 +93,7 @@ def _webp(data: bytes) -> Iterator[str]:
 
 
 def _tiff(data: bytes) -> Iterator[str]:
-    _, _, _, entries, more = _directory(data)
+    _, _, _, entries, more = tiff_directory(data)
     if any(tag not in _TIFF for tag, *_ in entries):
         yield "EXIF, text or other tags"
     if more:

@@ -184,6 +184,11 @@ class Job:
     recipe: Recipe
     parts: Parts
 
+    def processes(self, workers: int | None) -> int:
+        """How many processes work at once, at most."""
+        alone = self.recipe.flow.anonymizer.device.type == "cuda" or _in_memory(self)
+        return 1 if alone else min(workers or usable_cores(), len(self.shards))
+
     def done(self) -> dict[int, Result]:
         """What earlier runs did and is still there, by number of the shard; or that a shard cannot be looked up."""
         known = self.parts.recorded()
@@ -276,8 +281,7 @@ class _State:
     def _results(self, workers: int | None) -> Generator[tuple[Shard, Result], None, None]:
         job = self.job
         todo = [s for s in job.shards if s.number not in self.done and s.number not in self.failed]
-        alone = job.recipe.flow.anonymizer.device.type == "cuda" or _in_memory(job)
-        processes = 1 if alone else min(workers or usable_cores(), len(todo))
+        processes = min(job.processes(workers), len(todo))
         if processes > 1:
             return run_over(job.recipe, job.parts, todo, self._tell, workers=processes, stopping=self.stopping)
         return run_here(job.recipe, job.parts, todo, self._tell, stopping=self.stopping)

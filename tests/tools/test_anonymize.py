@@ -366,3 +366,16 @@ def test_metadata_does_not_come_through(anondata, tmp_path, photo):
     anondata("anonymize", tmp_path / "a.jpg", "--out", tmp_path / "out")
     assert b"alice" not in (tmp_path / "out/a.jpg").read_bytes()
     assert not opened(tmp_path / "out/a.jpg").getexif()
+
+
+def test_larger_pictures_than_max_pixels_are_withheld(anondata, photos, tmp_path):
+    out = tmp_path / "out"
+    Image.new("RGB", (900, 900)).save(photos / "large.png")
+    shown = anondata("anonymize", photos, "--out", out, "--json", "--max-pixels", 700_000)
+    assert (shown.code, shown.json["released"], shown.json["withheld"]) == (3, 5, {"too_large": 1})
+    assert "memory" not in shown.err
+
+
+def test_memory_that_may_not_be_there_is_said_before(anondata, photos, tmp_path):
+    shown = anondata("anonymize", photos, "--out", tmp_path / "out", "--dry-run", "--max-pixels", 10**12)
+    assert "may take" in shown.err
