@@ -24,7 +24,7 @@
     ├── QuotaExceeded          (RuntimeError)  a client has received what was agreed
     ├── LedgerError            (OSError)       a ledger that cannot be reached, read or written
     │   ├── UnknownClientError                 no limit covers this client: it gets nothing
-    │   └── ClockError                         the clock is behind what the ledger has seen
+    │   └── ClockError                         the clock is behind what the ledger has seen, or leapt ahead
     ├── CardError              (ValueError)    a card that cannot be made or read: a value is missing, or it is none
     ├── ManifestError          (ValueError)    no manifest of an output, or one that contradicts itself
     ├── PublishError           (RuntimeError)  an output that may not be published, or cannot be
@@ -171,7 +171,7 @@ class UnknownClientError(LedgerError):
 
 
 class ClockError(LedgerError):
-    """The clock is behind what the ledger has seen, so that a window that has ended could open again."""
+    """The clock is behind what the ledger has seen, or ahead of what can be: a window could open before its time."""
 
 
 class ManifestError(AnondataError, ValueError):

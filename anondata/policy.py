@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
+from anondata._files import read_plain
+from anondata._yaml import MAX_CHARS, YamlError, load_yaml
 from anondata.components import (
     Role,
     allowed_before,
@@ -285,9 +287,9 @@ def from_yaml(text: str, *, own_code: Iterable[str] = ()) -> Policy:
             or code of a module that ``own_code`` does not name.
     """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PolicyError(f"the policy is not YAML: {error}") from error
+        data = load_yaml(text)
+    except YamlError as error:
+        raise PolicyError(f"the policy is not YAML that is read here: {error}") from error
     try:
         with own_code_of(own_code):
             return Policy.model_validate(data)
@@ -329,7 +331,7 @@ def load_policy(source: str | Path | Policy, *, own_code: Iterable[str] = ()) ->
         hint = suggest(str(source), dict.fromkeys(presets()))
         raise PolicyError(f"no policy is called {str(source)!r}; {hint} A file must end in .yaml")
     try:
-        return from_yaml(Path(source).read_text(), own_code=own_code)
+        return from_yaml(read_plain(source, limit=4 * MAX_CHARS + 1).decode(), own_code=own_code)
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"the policy file cannot be read: {type(error).__name__}") from error
 

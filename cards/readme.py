@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from anondata._yaml import YamlError, load_yaml
 from anondata.cards._block import FORMAT, block_of
 from anondata.cards._text import text_of
 from anondata.cards.facts import Facts
@@ -24,15 +25,6 @@ TAGS = ("anonymized", "privacy")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
-
-
-class _Loader(yaml.SafeLoader):
-    """Without aliases, by which a short header of somebody else can stand for one of any size."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias")
-        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -78,8 +70,8 @@ def _parsed(text: str) -> tuple[Json, str]:
     if match is None:
         raise CardError("the card has no header between two lines of ---")
     try:
-        header = yaml.load(match[1], _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        header = load_yaml(match[1], aliases=False)
+    except YamlError:
         raise CardError("the card's header is not YAML") from None  # the cause would quote it
     if not isinstance(header, Mapping):
         raise CardError("the card's header is no mapping")

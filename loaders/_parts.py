@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 from filelock import FileLock, Timeout
 
+from anondata._files import NotPlainError, open_plain, read_plain
 from anondata.errors import OutputError, ReportError
 from anondata.loaders._retry import stamp_of, with_retries
 from anondata.manifest import FILE, FileDigest, Kind, Manifest, Namer, software
@@ -183,7 +184,7 @@ class Parts:
                 if part.stamp and part.stamp == stamp_of(info):
                     return True
             return with_retries(lambda: self._digest(place)) == part.sha256
-        except FileNotFoundError:
+        except (FileNotFoundError, NotPlainError):  # what took a part's place is replaced
             return False
         except Exception as error:  # storages raise what they like
             raise OutputError(f"a part cannot be read back: {_words(error)}") from error
@@ -194,7 +195,7 @@ class Parts:
         return info
 
     def _digest(self, place: str) -> str:
-        with self.fs.open(place, "rb") as file:
+        with open_plain(place) if self.local else self.fs.open(place, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def commit(
@@ -235,6 +236,8 @@ class Parts:
     def read(self, name: str) -> bytes | None:
         """A small file's bytes; None where there is none. Raises: OutputError."""
         try:
+            if self.local:
+                return read_plain(self._place(name))
             data: bytes = with_retries(lambda: self.fs.cat_file(self._place(name)))
         except FileNotFoundError:
             return None

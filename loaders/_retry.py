@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from anondata._files import NotPlainError
+
 T = TypeVar("T")
 
 TRIES_VARIABLE = "ANONDATA_TRIES"
@@ -17,7 +19,7 @@ LONGEST_WAIT_S = 15.0
 # Trying again cannot help: the thing is not there, may not be read, or has no room.
 _VERSION_WORDS = ("etag", "mtime", "modified", "md5", "digest", "crc32", "sha", "generation", "version")
 
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_FINAL = (NotPlainError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def with_retries(do: Callable[[], T]) -> T:

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -42,6 +41,8 @@ from pydantic import (
     model_validator,
 )
 
+from anondata._files import read_plain
+from anondata._yaml import MAX_CHARS, YamlError, load_yaml
 from anondata.errors import CatalogError, LimitError, PolicyError, RequestError
 from anondata.ledger.values import Scope
 from anondata.policy import explained
@@ -197,13 +198,12 @@ def load_catalog(source: str | Path | Catalog) -> Catalog:
         return source
     path = Path(source)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(read_plain(path, limit=4 * MAX_CHARS + 1).decode())
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise CatalogError(f"the catalog cannot be read: {said}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise CatalogError(f"the catalog is not YAML{f'; look at line {mark.line + 1}' if mark else ''}") from error
+    except YamlError as error:
+        raise CatalogError(f"the catalog is not YAML that is read here: {error}") from error
     try:
         body = _Body.model_validate(data)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from anondata._files import open_plain
 from anondata.errors import OutputError
 from anondata.tools._output import stopped
 
@@ -107,7 +108,7 @@ class Journal:
             if not self.path.exists():
                 self._write(self.header.line())
                 return
-            with self.path.open("r+b") as file:
+            with open_plain(self.path, write=True) as file:
                 file.truncate(_whole(file))
         except OSError as error:
             raise stopped(error) from error
@@ -189,10 +190,14 @@ class Journal:
 
     def _lines(self) -> Iterator[tuple[int, Any]]:
         """Every line that is whole, with where it begins. What is no JSON is left out: its sample is done again."""
-        if not self.path.exists():
+        try:
+            opened = open_plain(self.path)
+        except FileNotFoundError:
             return
+        except OSError as error:
+            raise OutputError(f"DST's journal cannot be read: {error.strerror}") from error
         at = 0
-        with self.path.open("rb") as file:
+        with opened as file:
             for raw in file:
                 begin, at = at, at + len(raw)
                 try:

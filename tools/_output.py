@@ -24,6 +24,7 @@ from types import TracebackType
 
 import click
 
+from anondata._files import open_plain
 from anondata.errors import OutputError
 
 WORK_FOLDER = ".anondata"
@@ -154,7 +155,7 @@ class OutputFolder:
         if not self._is_inside(name):
             return None
         try:
-            with open(self.path / name, "rb") as file:
+            with open_plain(self.path / name) as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError:
             return None

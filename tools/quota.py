@@ -152,6 +152,24 @@ def verify(head: str | None, url: str) -> None:
     click.get_current_context().exit(cli.OK)
 
 
+@command.command()
+@click.option("--accept", is_flag=True, help="The clock is right: go on from now, whatever the ledger has seen.")
+@ledger_option
+def clock(accept: bool, url: str) -> None:
+    """Compare the clock with the ledger's latest entry, and go on where a wrong clock has stopped it.
+
+    A clock that was ahead for a while leaves entries of a time that is not yet: until then the ledger refuses
+    everybody. And a clock that leaps ahead is refused, because it would give away another day's quota. When the clock
+    is right, --accept says so; the history keeps who said it. What was delivered stays counted for its day.
+    """
+    with _opened(url) as ledger:
+        before, now = ledger.accept_clock() if accept else ledger.clock()
+    apart = abs(now - before)
+    which = "ahead of" if now >= before else "BEHIND"
+    told = f"latest entry: {before:%Y-%m-%d %H:%M:%S} UTC\nclock: {now:%Y-%m-%d %H:%M:%S} UTC, {apart} {which} it"
+    click.echo(f"{told}\naccepted: the ledger goes on from this clock" if accept else told)
+
+
 @contextmanager
 def _opened(url: str) -> Iterator[Ledger]:
     """The ledger; what it cannot hold was asked for wrongly."""

@@ -12,9 +12,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from anondata.errors import LedgerError
 from anondata.ledger import _chain, _clock, _tables
-from anondata.ledger.values import Limit, Scope
+from anondata.ledger.values import ALL, Limit, Scope
 
 _AT_ONCE = 1000  # expired leases that one transaction settles
+_NOTED_MS = 1000  # a clock that is as was expected is not noted again
+_BOOTS = 256  # machines whose clocks are kept in mind
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,30 @@ class Book:
     """The ledger, locked for one writer until the transaction ends.
 
     Opening it takes the lock, looks at the clock and settles leases that have expired. now_ms: the time that counts.
+    accept_clock: an operator says that the clock is right, whatever the ledger has seen.
     """
 
-    def __init__(self, connection: Connection, actor: str) -> None:
+    def __init__(self, connection: Connection, actor: str, *, accept_clock: bool = False) -> None:
         self.connection, self._actor = connection, actor
         row = connection.execute(select(_tables.head).with_for_update()).one_or_none()
         if row is None:
             raise LedgerError("the ledger has lost its head row; `anondata quota verify` tells what else is wrong")
         _tables.check_version(row.version)
         self._entries, self._hash = int(row.entries), str(row.hash)
-        self.now_ms = _clock.not_before(_clock.database_ms(connection), int(row.latest_ms))
+        self._boot, self._steady_ms = _clock.boot(), round(_clock.steady_s() * 1000)
+        self._expected_ms = self._by_steady_clock()
+        clock_ms = _clock.database_ms(connection)
+        if accept_clock:
+            self.now_ms = clock_ms
+            self._accept(int(row.latest_ms))
+        else:
+            self.now_ms = _clock.not_before(clock_ms, int(row.latest_ms))
+            _clock.check_leap(clock_ms, int(row.latest_ms), self._expected_ms)
         self._settle_expired()
 
     def close(self) -> None:
         """Writes the head; the last thing before the commit."""
+        self._note_clock()
         values = {"entries": self._entries, "hash": self._hash, "latest_ms": self.now_ms}
         self.connection.execute(update(_tables.head), values)
 
@@ -107,6 +119,31 @@ class Book:
         table = _tables.history
         query = select(table.c.event).where(table.c.reservation == reservation).order_by(table.c.seq)
         return list(self.connection.execute(query).scalars())
+
+    def _by_steady_clock(self) -> int | None:
+        """What time it is by this machine's steady clock, if it wrote before; the earliest of it that is known."""
+        query = select(_tables.clocks).where(_tables.clocks.c.boot == self._boot)
+        row = self.connection.execute(query).one_or_none() if self._boot else None
+        return None if row is None else int(row.at_ms) + max(0, self._steady_ms - int(row.steady_ms))
+
+    def _accept(self, latest_ms: int) -> None:
+        """Notes that an operator set the time that counts; what other machines noted may be of the wrong one."""
+        self.connection.execute(delete(_tables.clocks))
+        self._expected_ms = None
+        detail = {"from_ms": latest_ms, "to_ms": self.now_ms}
+        self._append("clock", Limit(ALL, amount=None), {}, reservation="", detail=detail)
+
+    def _note_clock(self) -> None:
+        known = self._expected_ms
+        if not self._boot or (known is not None and abs(self.now_ms - known) < _NOTED_MS):
+            return
+        self.connection.execute(delete(_tables.clocks).where(_tables.clocks.c.boot == self._boot))
+        row = {"boot": self._boot, "steady_ms": self._steady_ms, "at_ms": self.now_ms}
+        self.connection.execute(insert(_tables.clocks), row)
+        old = select(_tables.clocks.c.at_ms).order_by(_tables.clocks.c.at_ms.desc()).offset(_BOOTS).limit(1)
+        last = self.connection.execute(old).scalar_one_or_none()
+        if last is not None:
+            self.connection.execute(delete(_tables.clocks).where(_tables.clocks.c.at_ms <= last))
 
     def _settle_expired(self) -> None:
         table = _tables.reservations

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Connection, text
 
 from anondata.errors import ClockError
 
 SKEW_MS = 5 * 60 * 1000  # machines whose clocks differ by less are taken as one
+LEAP_MS = 60 * 60 * 1000  # so far a clock may be set forward: less than from one time zone to the next but one
+UNSEEN_MS = 23 * 60 * 60 * 1000  # so long may nobody have written, where no clock tells how long that was
+_DRIFT = 1e-3  # by which two good clocks may differ
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -17,6 +21,17 @@ def steady_s() -> float:
     """A clock of this machine that only goes forward, where there is one also while the machine sleeps."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+def boot() -> str:
+    """What stands for this machine since it was started; nothing where that cannot be told.
+
+    While it is the same, :func:`steady_s` goes on from where it was, in every process.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:64]
+    except OSError:
+        return ""
 
 
 def database_ms(connection: Connection) -> int:
@@ -40,7 +55,29 @@ def not_before(now_ms: int, latest_ms: int) -> int:
     behind = timedelta(seconds=(latest_ms - now_ms) // 1000)
     raise ClockError(
         f"the clock is {behind} behind the latest entry of the ledger, and quotas must not renew twice; set it. "
-        "If it is right, the entry was made by a clock that was ahead: wait, or start a new ledger"
+        "If it is right, a clock that was ahead made the entry: `anondata quota clock --accept` goes on from now"
+    )
+
+
+def check_leap(now_ms: int, latest_ms: int, expected_ms: int | None) -> None:
+    """Whether it can be now: a clock that was set forward would open the next day's quota.
+
+    expected_ms: the time by the clock of this machine that only goes forward, since it wrote before; None where it
+        did not, and then nobody knows how long nobody wrote.
+
+    Raises:
+        ClockError: when the clock is ahead by more than can be explained.
+    """
+    if not latest_ms:
+        return  # nothing was written yet
+    since, bound = (latest_ms, UNSEEN_MS) if expected_ms is None else (max(expected_ms, latest_ms), LEAP_MS)
+    if now_ms - since <= bound + _DRIFT * (now_ms - latest_ms):
+        return
+    ahead = timedelta(seconds=(now_ms - since) // 1000)
+    told = "of what passed on this machine" if expected_ms is not None else "of the ledger's latest entry"
+    raise ClockError(
+        f"the clock is {ahead} ahead {told}, and one that is ahead would give away another day's quota; set it. "
+        "If it is right, `anondata quota clock --accept` goes on from now"
     )
 
 

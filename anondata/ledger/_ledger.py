@@ -84,7 +84,8 @@ class Ledger:
 
     Raises (all methods):
         LedgerError: when it cannot be reached, read or written, or is not there: the first limit makes it.
-        ClockError: when the clock is more than five minutes behind what the ledger has seen.
+        ClockError: when the clock is more than five minutes behind what the ledger has seen, or so far ahead that it
+            cannot be right; :meth:`accept_clock` takes an operator's word for it.
     """
 
     def __init__(self, url: str | Path, *, actor: str | None = None) -> None:
@@ -200,6 +201,21 @@ class Ledger:
             yield from (_entry(row) for row in rows)
             seq = rows[-1]["seq"]
 
+    def accept_clock(self) -> tuple[datetime, datetime]:
+        """Takes an operator's word that the clock is right, and goes on from now; the history tells of it.
+
+        For a ledger that refuses everybody since a clock was ahead or behind. What was given under the wrong day
+        stays counted for that day. Returns what counted as now before, and what does since.
+        """
+        before = self._database.read(_latest_ms)
+        now_ms = self._database.write(lambda connection, _: _accepted(connection, self.actor))
+        return _clock.at(before), _clock.at(now_ms)
+
+    def clock(self) -> tuple[datetime, datetime]:
+        """What counted as now when the ledger was written last, and the clock that would count for the next entry."""
+        before, now_ms = self._database.read(lambda c: (_latest_ms(c), _clock.database_ms(c)))
+        return _clock.at(before), _clock.at(now_ms)
+
     def verify(self, head: str | None = None) -> Verification:
         """Whether the history is whole, and the tables are what it says.
 
@@ -231,6 +247,16 @@ class Ledger:
             return result
 
         return self._database.write(transaction, create=create)
+
+
+def _latest_ms(connection: Connection) -> int:
+    return int(connection.execute(select(_tables.head.c.latest_ms)).scalar_one())
+
+
+def _accepted(connection: Connection, actor: str) -> int:
+    book = Book(connection, actor, accept_clock=True)
+    book.close()
+    return book.now_ms
 
 
 @dataclass(frozen=True)

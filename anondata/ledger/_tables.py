@@ -100,16 +100,23 @@ history = Table(
     Column("hash", String(64), nullable=False),
     Index("anondata_history_reservation", "reservation"),
 )
+clocks = Table(
+    "anondata_clocks",
+    metadata,
+    Column("boot", String(64), primary_key=True),  # of a machine that wrote, since it was started
+    _number("steady_ms"),  # its clock that only goes forward
+    _number("at_ms"),  # the time that counted then
+)
 
 
 def _create(connection: Connection) -> None:
-    metadata.create_all(connection)
+    metadata.create_all(connection, tables=[head, limits, reservations, usage, history])
     connection.execute(head.insert().values(id=1, version=0, entries=0, latest_ms=0, hash=GENESIS))
 
 
 # Step n brings a ledger of version n to n + 1. Append; never change one that was released. When the tables above
 # change, `_create` must go on making those of version 1.
-STEPS: Sequence[Callable[[Connection], None]] = (_create,)
+STEPS: Sequence[Callable[[Connection], None]] = (_create, clocks.create)
 
 
 def prepare(connection: Connection, place: str, *, create: bool) -> None:

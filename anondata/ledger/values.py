@@ -123,7 +123,8 @@ class Entry:
 
     event: ``limit`` and ``unlimit``, whose amounts are named by unit and window, ``"samples/day"``; ``reserve``,
         ``commit``, ``release``; ``expired``: a lease that nobody settled in time, counted as wholly used; ``late``:
-        somebody wanted to settle it afterwards, which changed nothing.
+        somebody wanted to settle it afterwards, which changed nothing; ``clock``: an operator said that the clock is
+        right, after which time may be earlier than before.
     policy, report: the fingerprint of the policy and the run report that a delivery goes with, as the caller said.
     reservation: what entries of one lease share. hash: over this entry, and through ``previous`` over all before.
     """

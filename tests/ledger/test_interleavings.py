@@ -109,6 +109,7 @@ def play(ledger: Ledger, steps: list[tuple], set_clock: Callable[[int], None]) -
 def test_a_naive_count_agrees(monkeypatch):
     clock = [0]
     monkeypatch.setattr(_clock, "database_ms", lambda connection: clock[0])
+    monkeypatch.setattr(_clock, "steady_s", lambda: clock[0] / 1000)
 
     @settings(max_examples=40, deadline=None)
     @given(steps)
@@ -129,6 +130,7 @@ def test_a_naive_count_agrees_in_a_server(server, opened, monkeypatch, seed):
 
     clock, draw = [0], random.Random(seed)
     monkeypatch.setattr(_clock, "database_ms", lambda connection: clock[0])
+    monkeypatch.setattr(_clock, "steady_s", lambda: clock[0] / 1000)
     some = [
         draw.choice(
             [
