@@ -12,7 +12,7 @@ from anondata.content import masks
 from anondata.errors import FieldTypeError, UndecodableError
 from anondata.regions import cat_regions
 from anondata.rules import ContentRules
-from anondata.samples import Sample, Schema, beside, is_masks, leaves
+from anondata.samples import Sample, Schema, beside, is_masks, leaves, path_of
 from anondata.tracks import Work
 
 
@@ -37,22 +37,26 @@ def decoded(
             continue
         for place, value in values.items():
             work = Work(index, name, place, sample.key, None)
-            read = [(is_masks(schema.fields[n]), by_place[place]) for n, by_place in given.items()]
+            read = [(n, schema.fields[n], by_place[place]) for n, by_place in given.items()]
             _read(work, rules[kind], value, read, device)
             yield work
 
 
 def _read(
-    work: Work, rules: ContentRules, value: Any, given: Sequence[tuple[bool, Any]], device: torch.device
+    work: Work, rules: ContentRules, value: Any, given: Sequence[tuple[str, str, Any]], device: torch.device
 ) -> None:
-    """given: what fields of regions hold for it, and whether that is masks."""
+    """given: names of fields of regions, what they are declared, and what they hold for it."""
     try:
         work.media = rules.content.decode(value, device)
         if given:
             height, width = rules.content.view(work.media).shape[-2:]
-            readers = (masks.parse if drawn else boxes.parse for drawn, _ in given)
             told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
-            read = [parse(held, **told) for parse, (_, held) in zip(readers, given, strict=True)]
+            read = [
+                masks.parse(held, **told)
+                if is_masks(kind)
+                else boxes.parse(held, name=name, path=path_of(kind), **told)
+                for name, kind, held in given
+            ]
             work.given = cat_regions(read).to(device)
     except UndecodableError as error:
         work.fail(error.reason, str(error))

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from anondata.content.given import join
+from anondata.content.given import UNREADABLE, join, released
 from anondata.decoding import decoded
 from anondata.detectors.pyramid import box_iou
-from anondata.errors import GalleryError, MissingExtraError, PolicyError, WeightsError, WithheldError
+from anondata.errors import FieldTypeError, GalleryError, MissingExtraError, PolicyError, WeightsError, WithheldError
 from anondata.judging import embed, judge
 from anondata.looking import (
     BESIDE_IOU,
@@ -42,7 +42,7 @@ from anondata.recognizing import name_people, spared_by_cover
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
-from anondata.samples import Sample, Schema, with_leaves
+from anondata.samples import Sample, Schema, is_masks, is_regions, path_of, with_leaves
 from anondata.tracks import Track, Work
 from anondata.transforms.base import RegionTransform, describe
 
@@ -296,9 +296,18 @@ class Engine:
         for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
             changed[field][place] = work.value
         kept = {n: sample.fields[n] for n in schema.unchanged() if n in sample.fields}
+        try:
+            kept |= {n: released(kept[n], name=n, path=path_of(k)) for n, k in self._boxes(schema) if n in kept}
+        except (FieldTypeError, *UNREADABLE):  # such as one of several values that no picture stands beside
+            why = "a field of regions cannot be written without what else it holds"
+            return Withheld(sample.key, "wrong_regions", why, record)
         content = {n: with_leaves(sample.fields[n], n, changed[n]) for n in schema.content()}
         fields = {n: content[n] if n in content else kept[n] for n in sample.fields if n in content or n in kept}
         return Released(Sample(sample.key, {**fields, **dict.fromkeys(schema.insights(), told)}), record)
+
+    @staticmethod
+    def _boxes(schema: Schema) -> list[tuple[str, str]]:
+        return [(name, kind) for name, kind in schema.fields.items() if is_regions(kind) and not is_masks(kind)]
 
     def _insights(self, schema: Schema, works: Sequence[Work]) -> str:
         """What was in a sample's content, in words that identify nobody; by place where there are several."""

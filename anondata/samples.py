@@ -50,7 +50,8 @@ class Schema:
 
     A field of ``"regions"`` holds boxes of what is to be anonymized besides what detectors find, in a form of
     :mod:`anondata.content.given`. Of several fields of content it names its own: ``"regions:left"``. It must be
-    there, and comes out as it is: boxes are no pixels.
+    there, and comes out as it is: boxes are no pixels. Where they are a part of a JSON text, its path is told,
+    ``"regions.objects"``, and that part alone comes out.
 
     A field of ``"masks"`` (``"masks:left"``) holds masks of the same, in a form of :mod:`anondata.content.masks`. It
     must be there, and does *not* come out: an outline can tell who somebody is. One that may come out as it is, such
@@ -88,6 +89,10 @@ class Schema:
         content = list(self.content())
         found = {name: kind.partition(":")[2] for name, kind in self.fields.items() if is_regions(kind)}
         for name, whose in found.items():
+            if path_of(self.fields[name]) and (is_masks(self.fields[name]) or not all(path_of(self.fields[name]))):
+                raise PolicyError(
+                    f"field {name!r} is declared {self.fields[name]!r}; a path is told as regions.NAME.NAME"
+                )
             if whose not in content and (whose or len(content) != 1):
                 raise PolicyError(
                     f"field {name!r} is declared {self.fields[name]!r}; name the field of content whose regions it "
@@ -122,10 +127,19 @@ class Schema:
 def is_regions(kind: str) -> bool:
     """Whether a field is declared to hold regions, as boxes or as masks.
 
-    >>> [is_regions(kind) for kind in ("regions", "regions:left", "masks", "image")]
+    >>> [is_regions(kind) for kind in ("regions", "regions.objects:left", "masks", "image")]
     [True, True, True, False]
     """
-    return kind.partition(":")[0] in (REGIONS, MASKS)
+    return kind.partition(":")[0].partition(".")[0] in (REGIONS, MASKS)
+
+
+def path_of(kind: str) -> tuple[str, ...]:
+    """Where in its JSON text a field's regions are, as it is declared.
+
+    >>> path_of("regions.meta.objects:left"), path_of("regions")
+    (('meta', 'objects'), ())
+    """
+    return tuple(kind.partition(":")[0].split(".")[1:])
 
 
 def is_masks(kind: str) -> bool:
@@ -134,7 +148,7 @@ def is_masks(kind: str) -> bool:
     >>> [is_masks(kind) for kind in ("masks:left", "regions")]
     [True, False]
     """
-    return kind.partition(":")[0] == MASKS
+    return kind.partition(":")[0].partition(".")[0] == MASKS
 
 
 def comes_out(kind: str) -> bool:

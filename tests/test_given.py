@@ -439,3 +439,129 @@ def test_members_of_json_in_shards(photo: Callable[..., bytes], tmp_path: Path, 
 def test_regions_of_two_groups_of_members_must_say_whose():
     with pytest.raises(PolicyError, match="name the field of content"):
         anonymize(anonymizer(), fields={"a.png": "image", "b.png": "image", "json": "regions"})
+
+
+# --- notations of sidecars -----------------------------------------------------------------------------------------
+
+SHARES = [[x0 / FRAME[1], y0 / FRAME[0], x1 / FRAME[1], y1 / FRAME[0]] for x0, y0, x1, y1 in BOXES]
+YOLO = "".join(
+    f"1 {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n" for x0, y0, x1, y1 in SHARES
+)
+VOC = (
+    "<annotation><filename>jane.jpg</filename><owner><name>Jane</name></owner><size><width>64</width><height>48"
+    "</height><depth>3</depth></size>"
+    + "".join(
+        f"<object><name>head</name><pose>Jane</pose><bndbox><xmin>{x0 + 1:g}</xmin><ymin>{y0 + 1:g}</ymin>"
+        f"<xmax>{x1:g}</xmax><ymax>{y1:g}</ymax></bndbox></object>"
+        for x0, y0, x1, y1 in BOXES
+    )
+    + "</annotation>"
+)
+SIDECARS = {
+    "boxes and labels": ("json", "regions", {"boxes": BOXES, "labels": ["face", "face"]}),
+    "objects alone": ("json", "regions", {"objects": {"bbox": COCO, "category": ["face", "head"]}}),
+    "a path": ("json", "regions.objects", {"caption": "Jane", "objects": {"bbox": COCO, "category": [1, 1]}}),
+    "a longer path": ("json", "regions.meta.faces", {"meta": {"faces": {"boxes": BOXES, "labels": [1, 1]}}, "a": 1}),
+    "img2dataset": ("json", "regions.face_bboxes", {"caption": "Jane", "face_bboxes": SHARES}),
+    "img2dataset alone": ("json", "regions", {"face_bboxes": SHARES}),
+    "yolo": ("txt", "regions", YOLO),
+    "yolo with scores": ("labels.txt", "regions", YOLO.replace("\n", " 0.9\n")),
+    "voc": ("xml", "regions", VOC),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "value"), SIDECARS.values(), ids=SIDECARS)
+def test_sidecars_of_usual_shapes_are_read_and_nothing_else_of_them_comes_out(name: str, kind: str, value: Any):
+    text = (value if isinstance(value, str) else json.dumps(value)).encode()
+    schema = Schema({"image": "image", name: kind})
+    gate = Passes()
+    [out] = engine(gate=gate).run([Sample("k", {"image": picture(), name: text})], schema)
+    assert out.released, out.detail
+    assert torch.allclose(gate.seen[0].boxes, torch.tensor(BOXES), atol=1e-3)
+    assert isinstance(out.sample[name], bytes)
+    assert b"Jane" not in out.sample[name]
+    assert b"caption" not in out.sample[name]
+    again = parse(
+        out.sample[name], frame=FRAME, kinds=("face",), meaning=MEANING, name=name, path=kind.split(".")[1:]
+    )
+    assert torch.allclose(again.boxes, torch.tensor(BOXES), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "text", "why"),
+    [
+        (
+            "json",
+            "regions",
+            '{"caption": "Jane", "objects": {"bbox": [], "category": []}}',
+            r"--regions json\.objects",
+        ),
+        ("json", "regions", '{"caption": "Jane", "face_bboxes": []}', r"'regions\.face_bboxes'"),
+        ("json", "regions.objects", '{"caption": "Jane"}', r"nothing at its path 'objects'"),
+        ("json", "regions.face_bboxes", '{"face_bboxes": [[10, 12, 30, 40]]}', "as shares of the picture"),
+        ("json", "regions", "[[1, 2, 30, 40]]", r'\{"bbox": \[\[x, y, w, h\]\], "category": \["face"\]\}'),
+        ("json", "regions", "", "cannot be read"),
+        ("json", "regions", "[" * 100_000, "cannot be read"),
+        ("txt", "regions", "0 0.5 0.5", "YOLO"),
+        ("txt", "regions", "1 30 30 20 20", "no shares"),
+        ("txt", "regions", "1 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2", "outlines are masks"),
+        ("xml", "regions", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "document type"),
+        ("xml", "regions", VOC.replace("<width>64", "<width>640"), "other sides"),
+        ("xml", "regions", VOC[:100], "cannot be read"),
+        ("xml", "regions", VOC.replace(">head<", ">Jane<"), r"a text of 4 characters, not shown"),
+        ("json", "regions", '{"boxes": [[1, 2, 30, 40]], "labels": ["Faces"]}', r"the category 'Faces'"),
+        ("json", "regions", '{"boxes": [[1, 2, 30, 40]], "labels": [77]}', r"the category '77'"),
+    ],
+)
+def test_sidecars_that_cannot_be_read_withhold_and_say_what_is_expected(name: str, kind: str, text: str, why: str):
+    import re
+
+    schema = Schema({"image": "image", name: kind})
+    [out] = engine().run([Sample("k", {"image": picture(), name: text.encode()})], schema)
+    assert (out.released, out.reason) == (False, "wrong_regions")
+    assert re.search(why, out.detail)
+    assert "Jane" not in out.detail
+
+
+def test_a_field_of_json_without_faces_says_so_with_null():
+    schema = Schema({"image": "image", "json": "regions.face_bboxes"})
+    [out] = engine().run([Sample("k", {"image": picture(), "json": b'{"face_bboxes": null, "a": "Jane"}'})], schema)
+    assert (out.released, out.sample["json"]) == (True, b'{"face_bboxes": null}')
+    with pytest.raises(PolicyError, match="a path is told as"):
+        Schema({"image": "image", "json": "regions."}).regions()
+    with pytest.raises(PolicyError, match="a path is told as"):
+        Schema({"image": "image", "json": "masks.a"}).regions()
+
+
+def test_classes_of_a_hugging_face_column_are_known_by_their_names_too():
+    """`given: {head: face}` means a column of ClassLabel, whose values are numbers; they come out as they were."""
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "objects": {
+                "bbox": datasets.List(datasets.List(datasets.Value("float32"))),
+                "category": datasets.List(datasets.ClassLabel(names=["tree", "head"])),
+            },
+        }
+    )
+    from PIL import Image
+
+    shown = Image.fromarray(np.full((160, 160, 3), 90, np.uint8))
+    rows = {"image": [shown], "objects": [{"bbox": [[40, 40, 60, 60]], "category": ["head"]}]}
+    ds = datasets.Dataset.from_dict(rows, features=features)
+    words = load_policy("faces-fill").to_yaml()
+    for given, reason in (("head: face", ""), ("1: face", ""), ("tree: face", "wrong_regions")):
+        policy = from_yaml(words.replace("given: {}", "given: {" + given + "}"))
+        safe = hf.anonymize(
+            ds,
+            Anonymizer(policy, run_key=KEY),
+            fields={"image": "image", "objects": "regions"},
+            on_withheld="drop" if not reason else "raise",
+        )
+        if reason:
+            with pytest.raises(Exception, match="the category"):
+                safe[0]
+        else:
+            assert safe[0]["objects"]["category"] == [1]
+            assert len({*safe[0]["image"].crop((60, 60, 80, 80)).getdata()}) > 0
+            assert safe.report.counts

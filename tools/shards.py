@@ -42,8 +42,9 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
     "--regions",
     metavar="NAMES",
     multiple=True,
-    help="Fields of boxes to be anonymized, too, such as json; NAME:PICTURE where there are several pictures. They "
-    "are written as they are.",
+    help="Fields of boxes to be anonymized, too: json, json.objects (a path into it; the rest is left out), "
+    "json.face_bboxes as img2dataset writes them, txt of YOLO, xml of Pascal VOC. NAME:PICTURE where there are "
+    "several pictures. Boxes are written as they are.",
 )
 @click.option(
     "--masks",
@@ -148,11 +149,19 @@ def _fields(options: dict[str, Any]) -> dict[str, str]:
     named = [(";".join(_names([names])), "image") for names in options["images"] or ("jpg,jpeg,png,webp",)]
     for kind, given in ((REGIONS, options["regions"]), (MASKS, options["masks"])):
         parts = (name.partition(":") for name in _names(given))
-        named += [(name.strip(), kind + colon + whose.strip()) for name, colon, whose in parts]
+        placed = ((*_path(name.strip()), colon + whose.strip()) for name, colon, whose in parts)
+        named += [(name, kind + path + whose) for name, path, whose in placed]
     named += [("insights.txt", INSIGHTS)] if options["insights"] else []
     if len(dict(named)) < len(named):
         raise click.UsageError("a field is named twice by --image, --regions and --masks; it holds one of them")
     return dict(named)
+
+
+def _path(name: str) -> tuple[str, str]:
+    """A field, and where in its JSON the boxes are: ``json.objects`` is ``json`` and ``.objects``."""
+    parts = name.split(".")
+    end = parts.index("json") + 1 if "json" in parts else len(parts)
+    return ".".join(parts[:end]), "".join(f".{part}" for part in parts[end:])
 
 
 def _names(given: Iterable[str]) -> list[str]:

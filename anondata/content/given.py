@@ -3,9 +3,10 @@
 A field of regions holds one of:
 
 * ``{"bbox": [[x, y, w, h], …], "category": [2, …]}``, as in COCO and its kin; beside it ids and areas may stand
-* ``{"boxes": tv_tensors.BoundingBoxes(…), "labels": [1, …]}``; the canvas must be as large as the picture
+* ``{"boxes": tv_tensors.BoundingBoxes(…), "labels": [1, …]}``; the canvas must be as large as the picture. Plain
+  lists called ``boxes`` are x0, y0, x1, y1, as in torchvision's targets
 * a list of ``{"box": [x0, y0, x1, y1], "kind": "face"}``, or of ``{"bbox": …, "category": …}``
-* the JSON text of one of these
+* the text of one of these, or of YOLO or Pascal VOC: see :mod:`anondata.content._notations`
 
 Boxes are in pixels of the upright picture. Categories are texts or whole numbers, and may be called ``kind``,
 ``category`` or ``labels``. ``landmarks`` may stand beside: for each region five points x, y, or None: left eye, right
@@ -14,29 +15,123 @@ eye, nose, left and right corner of the mouth, as seen in the picture. For masks
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anondata.content._notations import EXPECTED, columns_of, without_the_rest
+from anondata.content._notations import once as once
 from anondata.detectors.pyramid import box_iou
 from anondata.errors import FieldTypeError
 from anondata.policy import IGNORE
 from anondata.regions import LANDMARKS, Regions, cat_regions
 
-BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # plain numbers called boxes could be either
+BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # a tensor of plain numbers could be either
 _KINDS = ("kind", "category", "labels")
 _BESIDE = ("id", "bbox_id", "image_id", "area", "iscrowd")  # numbers; an outline or a text could tell who it is
+# What data sets call what is not told of somebody: words of such categories are shown in messages.
+_CLASSES = frozenset(
+    [
+        "animal",
+        "baby",
+        "background",
+        "bicycle",
+        "body",
+        "boy",
+        "bus",
+        "car",
+        "cat",
+        "child",
+        "crowd",
+        "cyclist",
+        "dog",
+        "driver",
+        "eye",
+        "face",
+        "female",
+        "girl",
+        "hand",
+        "head",
+        "human",
+        "ignore",
+        "kid",
+        "licence",
+        "license",
+        "logo",
+        "male",
+        "man",
+        "mask",
+        "masked",
+        "motorcycle",
+        "mouth",
+        "no",
+        "none",
+        "nose",
+        "number",
+        "object",
+        "occluded",
+        "other",
+        "passenger",
+        "pedestrian",
+        "people",
+        "person",
+        "phone",
+        "plate",
+        "rider",
+        "screen",
+        "sign",
+        "text",
+        "truck",
+        "unmasked",
+        "vehicle",
+        "visible",
+        "with",
+        "without",
+        "woman",
+    ]
+)
 UNREADABLE = (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
-_EXPECTED = "expected boxes and their categories in one of the forms of anondata.content.given"
+_EXPECTED = EXPECTED
 
 
-def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]) -> Regions:
+@dataclass(frozen=True)
+class Told:
+    """A value that comes out as it is, beside what it says: names of classes, say, that it has numbers of."""
+
+    value: Any = field(repr=False)
+    read: Any = field(repr=False)
+
+
+class ClassNumber(int):
+    """A category by number, of which its data set knows the name, too."""
+
+    label: str
+
+    def __new__(cls, number: int, label: str) -> ClassNumber:
+        made = super().__new__(cls, number)
+        made.label = label
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ClassNumber, (int(self), self.label)
+
+
+def parse(
+    value: Any,
+    *,
+    frame: tuple[int, int],
+    kinds: Collection[str],
+    meaning: Mapping[str, str],
+    name: str = "",
+    path: Sequence[str] = (),
+) -> Regions:
     """The regions of one picture, on the CPU, with score 1.
 
+    name, path: of the field, and to where in its JSON text they are.
     frame: height and width of the picture. kinds: those that may be. meaning: kinds by category, or ``"ignore"``.
 
     Raises:
@@ -44,11 +139,27 @@ def parse(value: Any, *, frame: tuple[int, int], kinds: Collection[str], meaning
             outside of the picture, a canvas of another size, or a category that means nothing.
     """
     try:
-        return cat_regions([_read(columns, frame, kinds, meaning) for columns in _columns(value)])
+        held = [_told(one) for one in value] if isinstance(value, list | tuple) else _told(value)
+        columns = columns_of(held, name=name, path=path, frame=frame)
+        return cat_regions([_read(one, frame, kinds, meaning) for one in columns])
     except FieldTypeError:
         raise
     except UNREADABLE as error:
         raise FieldTypeError(f"a field of regions cannot be read ({type(error).__name__}); {_EXPECTED}") from error
+
+
+def _told(value: Any) -> Any:
+    return value.read if isinstance(value, Told) else value
+
+
+def released(value: Any, *, name: str, path: Sequence[str]) -> Any:
+    """What a field of regions comes out as: as it is, or the part that was read, where that is not all.
+
+    Raises: FieldTypeError, and those of :data:`UNREADABLE`.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(released(item, name=name, path=path) for item in value)
+    return value.value if isinstance(value, Told) else without_the_rest(value, name=name, path=path)
 
 
 def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Regions, Tensor]:
@@ -79,26 +190,6 @@ def join(given: Regions, found: Regions, *, iou: float) -> tuple[Regions, Region
     return replace(given, boxes=boxes, landmarks=landmarks), found.select(left), agreed
 
 
-def _columns(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Lists by name, as in the first form; a list of regions is one such for each."""
-    if isinstance(value, str | bytes | bytearray):
-        value = json.loads(value, object_pairs_hook=once)
-    if isinstance(value, Mapping):
-        yield value
-        return
-    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
-        raise FieldTypeError(f"a field of regions holds {type(value).__name__}; {_EXPECTED}, for each picture")
-    for item in value:
-        yield {name: [part] for name, part in item.items()}
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON that says everything once: its text comes out as it is, and what is read is the last."""
-    if len(dict(pairs)) < len(pairs):
-        raise FieldTypeError("a field of regions says something twice; write each name once")
-    return dict(pairs)
-
-
 def _read(
     columns: Mapping[str, Any], frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]
 ) -> Regions:
@@ -108,7 +199,8 @@ def _read(
             "come out"
         )
     named = _one(columns, BOXES)
-    return regions_of(corners(columns[named], BOXES[named], frame), columns, frame, kinds, meaning)
+    form = "XYXY" if named == "boxes" and isinstance(columns[named], list | tuple) else BOXES[named]
+    return regions_of(corners(columns[named], form, frame), columns, frame, kinds, meaning)
 
 
 def regions_of(
@@ -216,14 +308,34 @@ def _check(boxes: Tensor, landmarks: Tensor, frame: tuple[int, int]) -> None:
 
 def kind_of(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -> str | None:
     """What a category means; None to ignore it. It is not quoted: a category may be somebody's name."""
-    if type(category) not in (str, int):
+    if type(category) not in (str, int, ClassNumber):
         raise FieldTypeError(f"a category is {type(category).__name__}; expected a text or a whole number")
-    kind = meaning.get(str(category), str(category))
-    if str(category) in meaning and kind == IGNORE:
+    words = [str(int(category)), category.label] if isinstance(category, ClassNumber) else [str(category)]
+    named = next((word for word in words if word in meaning), words[-1])
+    kind = meaning.get(named, named)
+    if named in meaning and kind == IGNORE:
         return None
     if kind not in kinds:
         raise FieldTypeError(
-            f"a given region has a category that is none of the policy's kinds ({', '.join(sorted(kinds))}), and "
-            "that its given: does not name; say there what it means, or that it is to be ignored: CATEGORY: ignore"
+            f"a given region has the category {told_category(words[-1], kinds)}, which is none of the policy's kinds "
+            f"({', '.join(sorted(kinds))}), and which its given: does not name; say there what it means, or that it "
+            "is to be ignored: CATEGORY: ignore"
         )
     return kind
+
+
+def told_category(category: str, kinds: Collection[str]) -> str:
+    """A category in a message: a number, a usual name of a class, or one like a kind; others may name somebody.
+
+    >>> told_category("Faces", ["face"]), told_category("7", ["face"])
+    ("'Faces'", "'7'")
+    >>> told_category("Jane Doe", ["face"])
+    '(a text of 8 characters, not shown: it may be a name)'
+    """
+    plain = category.strip().lower()
+    parts = {part.rstrip("s") for part in re.split(r"[^a-z]+", plain) if part}
+    if category.lstrip("-").isdecimal() and len(category) < 12:
+        return repr(category)
+    if len(category) < 30 and parts and parts <= {*_CLASSES, *(kind.rstrip("s") for kind in kinds)}:
+        return repr(category)
+    return f"(a text of {len(category)} characters, not shown: it may be a name)"

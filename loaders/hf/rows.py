@@ -10,22 +10,24 @@ import datetime
 import decimal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import DownloadConfig, Features, Image, config
+from datasets import ClassLabel, DownloadConfig, Features, Image, config
 from datasets.utils.file_utils import is_remote_url, xopen
 from datasets.utils.py_utils import string_to_dict
 from PIL import Image as Pictures
 
 from anondata.content.codec import decode, to_pil
+from anondata.content.given import ClassNumber, Told
 from anondata.errors import FieldTypeError, UndeclaredFieldError, UndecodableError, UnreadableSourceError
 from anondata.loaders._flow import Flow, Row
 from anondata.loaders._retry import with_retries
 from anondata.loaders.hf.layout import NOTE, Layout, Leaf, is_file, item_of
 from anondata.records import Withheld
-from anondata.samples import DROP, KEEP, Sample
+from anondata.samples import DROP, KEEP, Sample, is_masks, is_regions
 
 _NUMBERS = (int, float, decimal.Decimal, np.number, np.bool_)
 _TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
@@ -70,6 +72,8 @@ class Reader:
         if self.pictures:
             shown = (name for name, leaf in leaves.items() if leaf.kind == "image" and _decodes(leaf))
             values |= {name: each(values[name], _picture) for name in shown if name in values}
+        named = (leaf for leaf in leaves.values() if is_regions(leaf.kind) and not is_masks(leaf.kind))
+        values |= {x.name: _with_names(values[x.name], x.feature) for x in named if x.name in values}
         return Sample(key, values)
 
     def kept(self, row: Mapping[str, Any], *, files: bool) -> dict[str, Any]:
@@ -147,6 +151,26 @@ class Reader:
         if not isinstance(item, Image):
             return value
         return each(value, lambda v: _as_pil(v, item.mode) if self.pictures and item.decode else _as_file(v))
+
+
+def _with_names(value: Any, feature: Any) -> Any:
+    """A value of regions, whose categories are read by the names of their classes, too, and come out as they are."""
+    item = item_of(feature)
+    if not isinstance(item, Mapping):
+        return value
+    classes = {name: item_of(part) for name, part in item.items() if isinstance(item_of(part), ClassLabel)}
+    if not classes:
+        return value
+    return each(value, lambda one: Told(one, _named(one, classes)) if isinstance(one, Mapping) else one)
+
+
+def _named(one: Mapping[str, Any], classes: Mapping[str, ClassLabel]) -> Any:
+    def name(number: Any, labels: ClassLabel) -> Any:
+        known = type(number) is int and 0 <= number < labels.num_classes
+        return ClassNumber(number, labels.int2str(number)) if known else number
+
+    own = {n: each(part, partial(name, labels=classes[n])) for n, part in one.items() if n in classes}
+    return {**one, **own}
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:
