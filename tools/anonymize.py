@@ -133,7 +133,7 @@ def command(
     check_usable(folder, overwrite=overwrite)
     check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
     texts = _texts(insights_from, {s.name for s in listing.sources}) if insights_from else {}
-    chosen_policy, chosen_device = known_policy(policy, own_code), usable_device(device)
+    chosen_policy, chosen_device = known_policy(policy, own_code, max_pixels), usable_device(device)
     job = Job(
         policy=chosen_policy,
         galleries=open_galleries(chosen_policy, paths, gallery_key),
