@@ -7,6 +7,7 @@ depends on the others of its batch.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from anondata.kernels import Shape, norm
 from anondata.regions import USUAL_LANDMARKS
-from anondata.transforms._membrane import membrane
 
 MIRRORED = (1, 0, 2, 4, 3)
 MIN_SPREAD = 0.15  # of the box's side; the landmarks of real faces spread over about half
 STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends more for it
 
+# Eyes, nose and mouth corners of a head that looks ahead, in distances of the eyes: right, down, to the viewer.
+HEAD = ((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.57, 0.45), (-0.42, 1.03, 0.15), (0.42, 1.03, 0.15))
 FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
-STREAK = 8  # pixels of a crop to either side over which streaks are smoothed
 RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge
 _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
@@ -50,6 +51,58 @@ def affine(source: Tensor, target: Tensor) -> Tensor:
     ones = torch.ones_like(source[..., :1])
     solved: Tensor = torch.linalg.pinv(torch.cat([source, ones], dim=2)) @ target
     return solved.transpose(1, 2)
+
+
+class Pose(NamedTuple):
+    """Where ``R`` heads are and how they are turned, under weak perspective.
+
+    project: ``(R, 2, 3)`` scaled rows of a rotation, from :data:`HEAD` to the picture. shift: ``(R, 1, 2)``.
+    """
+
+    project: Tensor
+    shift: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        """``(R,)`` distance of the eyes of a head that looks ahead."""
+        return self.project.norm(dim=(1, 2)) / 2**0.5
+
+    @property
+    def roll(self) -> Tensor:
+        """``(R, 2, 2)`` rotation in the picture's plane."""
+        x, y = (self.project[:, :, 0] / self.project[:, :, 0].norm(dim=1, keepdim=True).clamp(min=1e-9)).unbind(dim=1)
+        return torch.stack([torch.stack([x, -y], 1), torch.stack([y, x], 1)], 1)
+
+    @property
+    def turn(self) -> Tensor:
+        """``(R, 2)`` how far the nose points to the side and down, as a sine each; of an upright head."""
+        nose = self.project[:, :, 2:] / self.scale.clamp(min=1e-9)[:, None, None]
+        turned: Tensor = (self.roll.transpose(1, 2) @ nose)[:, :, 0]
+        return turned
+
+
+def pose_of(landmarks: Tensor) -> Pose:
+    """The poses in which one and the same head comes closest to landmarks ``(R, 5, 2)``.
+
+    Least squares over affine cameras, then the nearest scaled rotation: Tomasi, Kanade (1992) call the camera
+    scaled orthographic. What makes one person's landmarks differ from another's in the same pose is not in it.
+    """
+    model = landmarks.new_tensor(HEAD)
+    model = model - model.mean(dim=0)
+    middle = landmarks.mean(dim=1, keepdim=True)
+    camera = (torch.linalg.pinv(model) @ (landmarks - middle)).transpose(1, 2)
+    left, sizes, right = torch.linalg.svd(camera, full_matrices=False)
+    return Pose(sizes.mean(dim=1)[:, None, None] * (left @ right), middle)
+
+
+def posed(landmarks: Tensor, own: Pose, other: Pose) -> Tensor:
+    """Landmarks ``(R, 5, 2)`` of heads brought from their own pose to another; what makes them theirs stays."""
+    model = landmarks.new_tensor(HEAD)
+    model = model - model.mean(dim=0)
+    theirs = landmarks - (model @ own.project.transpose(1, 2) + own.shift)
+    turn = other.roll @ own.roll.transpose(1, 2) * (other.scale / own.scale.clamp(min=1e-9))[:, None, None]
+    placed: Tensor = model @ other.project.transpose(1, 2) + other.shift + theirs @ turn.transpose(1, 2)
+    return placed
 
 
 def centres(side: int, device: torch.device | str = "cpu") -> Tensor:
@@ -149,15 +202,6 @@ def head_mask(landmarks: Tensor, side: int) -> Tensor:
     return torch.maximum(head, neck)[:, None]
 
 
-def below_chin(landmarks: Tensor, side: int) -> Tensor:
-    """``(R, 1, side, side)`` float: 1 on neck and shoulders, falling to 0 around them; 0 for faces that lie."""
-    across, down = canonical(landmarks, side)
-    slope = smooth((0.42 + (down - 1.05).clamp(min=0) - (across - 0.5).abs()) / 0.12)
-    axis = landmarks[:, 3:].mean(dim=1) - landmarks[:, :2].mean(dim=1)
-    upright = smooth((axis[:, 1] / axis.norm(dim=1).clamp(min=1e-6) - 0.7) / 0.2)
-    return (upright[:, None, None] * slope * smooth((down - 0.8) / 0.2))[:, None].float()
-
-
 @lru_cache(maxsize=32)
 def depth_within(side: int, shape: Shape, share: float) -> Tensor:
     """``(side, side)``: how deep each pixel of a crop lies in what is replaced, 1 in the middle, 0 and less outside.
@@ -172,12 +216,10 @@ def depth_within(side: int, shape: Shape, share: float) -> Tensor:
     return 1 - norm(u, u, shape) / ((1 + share) / 2)
 
 
-def moments(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``(R, C, 1, 1)`` of ``(R, C, H, W)`` under weights ``(R, 1, H, W)``."""
+def mean_within(images: Tensor, weight: Tensor) -> Tensor:
+    """Mean ``(R, C, 1, 1)`` of ``(R, C, H, W)`` under weights ``(R, 1, H, W)``."""
     total = weight.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
-    mean = (images * weight).sum(dim=(2, 3), keepdim=True) / total
-    spread = ((images - mean).square() * weight).sum(dim=(2, 3), keepdim=True) / total
-    return mean, spread.sqrt()
+    return (images * weight).sum(dim=(2, 3), keepdim=True) / total
 
 
 def to_ycc(images: Tensor) -> Tensor:
@@ -191,45 +233,30 @@ def from_ycc(images: Tensor) -> Tensor:
     return torch.cat([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], dim=1)
 
 
-def recoloured(faces: Tensor, mean: Tensor, spread: Tensor, weight: Tensor) -> Tensor:
-    """Faces ``(R, 3, H, W)`` whose colours have a given mean and, within bounds, contrast under weights, in YCbCr.
+def recoloured(faces: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
+    """Faces ``(R, 3, H, W)`` whose colours have a given mean under weights, in YCbCr, as far as that looks natural.
 
-    mean: ``(R, 3, 1, 1)``. spread: ``(R, 1, 1, 1)``, of luma. The shift is bounded, too: teeth and eyes are
-    shifted with the skin. Colours are drawn nearer to grey as the skin is, so that black hair does not turn green.
+    mean: ``(R, 3, 1, 1)``. The shift is bounded: teeth and eyes are shifted with the skin. Colours are drawn nearer
+    to grey as the skin is, so that black hair does not turn green.
     """
     ycc = to_ycc(faces)
-    own_mean, own_spread = moments(ycc, weight)
-    contrast = (spread / own_spread[:, :1].clamp(min=1e-3)).clamp(0.75, 1.3)
+    own_mean = mean_within(ycc, weight)
     vivid, own_vivid = (m[:, 1:].norm(dim=1, keepdim=True) for m in (mean, own_mean))
-    gain = torch.cat([contrast, (vivid / own_vivid.clamp(min=1e-3)).clamp(0.5, 1.0).expand(-1, 2, -1, -1)], dim=1)
+    gain = (vivid / own_vivid.clamp(min=1e-3)).clamp(0.5, 1.0).expand(-1, 2, -1, -1)
     limit = ycc.new_tensor([0.35, 0.08, 0.08])[None, :, None, None]
     shift = torch.minimum(torch.maximum(mean - own_mean, -limit), limit)
-    return from_ycc((ycc - own_mean) * gain + own_mean + shift).clamp(0, 1)
+    return from_ycc((ycc - own_mean) * torch.cat([torch.ones_like(gain[:, :1]), gain], 1) + own_mean + shift).clamp(
+        0, 1
+    )
 
 
-def blended(crops: Tensor, faces: Tensor, mattes: Tensor, depth: Tensor, neck: Tensor) -> Tensor:
-    """``crops`` with ``faces`` before a background that continues what lies around.
+def blended(crops: Tensor, faces: Tensor, mattes: Tensor, depth: Tensor, ground: Tensor) -> Tensor:
+    """``crops`` with ``faces`` before another background.
 
-    crops, faces: ``(R, 3, S, S)`` in [0, 1]. mattes: ``(R, 1, S, S)`` in [0, 1]. depth: ``(S, S)``, see
+    crops, faces, ground: ``(R, 3, S, S)`` in [0, 1]. mattes: ``(R, 1, S, S)`` in [0, 1]. depth: ``(S, S)``, see
     :func:`depth_within`; where it is positive nothing is taken from ``crops``, and faces fade in over RIM of it.
-    neck: ``(R, 1, S, S)`` how far the background there is what lies right below the covered area, drawn upwards.
-
-    Source: Perez, Gangnet, Blake (2003), doi 10.1145/882262.882269, for the membrane.
     """
     inside = depth > 0
     if bool(inside.all()):
         return faces
-    ground = membrane(crops, ~inside.expand(len(crops), 1, -1, -1))
-    ground = torch.lerp(ground, drawn_up(crops, inside), neck)
     return torch.where(inside, torch.lerp(ground, faces, mattes * smooth(depth / RIM)), crops)
-
-
-def drawn_up(crops: Tensor, inside: Tensor) -> Tensor:
-    """``(R, 3, S, S)``: each column in the colour of ``crops`` right below the lowest pixel ``inside`` in it."""
-    side = inside.shape[-1]
-    rows = torch.arange(side, device=inside.device)[:, None].expand(side, side)
-    lowest = torch.where(inside, rows, rows.new_tensor(-1)).amax(dim=0)  # a column a number
-    nearest = (lowest + 1).clamp(max=side - 1)
-    picked = torch.stack([crops[..., (nearest + k).clamp(max=side - 1), rows[:, 0]] for k in range(3)]).mean(dim=0)
-    soft = F.avg_pool1d(F.pad(picked, (STREAK, STREAK), mode="replicate"), 2 * STREAK + 1, stride=1)
-    return soft[..., None, :].expand(-1, -1, side, -1)

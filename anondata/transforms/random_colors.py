@@ -11,10 +11,11 @@ from torch import Tensor
 from anondata.kernels import bounded
 from anondata.leakage import NOTHING, Leakage
 from anondata.randomness import normal
-from anondata.transforms._draws import like, whole, working
+from anondata.transforms._draws import like, whole
 from anondata.transforms.base import RegionTransform, in_range
 
 GREY = 0.5  # what the colours are drawn around
+COMMON = 0.85  # of the variance is of brightness, common to all channels: muted colours are easier on the eye
 
 
 class RandomColors(RegionTransform):
@@ -31,7 +32,8 @@ class RandomColors(RegionTransform):
     Args:
         cells: colours along each side, 1 to 64. With 1 the region has one flat colour; between several they are
             interpolated smoothly.
-        spread: standard deviation of each colour channel around middle grey on the [0, 1] scale, 0 to 1.
+        spread: standard deviation of each channel around middle grey on the [0, 1] scale, 0 to 1; most of it is
+            brightness, which all channels share.
 
     >>> import torch
     >>> flat = RandomColors(cells=1)(torch.rand(1, 3, 8, 8))
@@ -53,8 +55,13 @@ class RandomColors(RegionTransform):
         return {"cells": self.cells, "spread": self.spread}
 
     def change(self, crops: Tensor, *, extent: float, seeds: Sequence[int]) -> Tensor:
-        colors = GREY + self.spread * normal(seeds, (crops.shape[1], self.cells, self.cells))
-        smooth = F.interpolate(
-            working(bounded(colors)).to(crops.device), crops.shape[-2:], mode="bicubic", align_corners=True
-        )
-        return like(smooth, crops)
+        height, width = crops.shape[-2:]
+        drawn = gradient(seeds, crops.shape[1], cells=self.cells, spread=self.spread, size=(height, width))
+        return like(drawn.to(crops.device), crops)
+
+
+def gradient(seeds: Sequence[int], channels: int, *, cells: int, spread: float, size: tuple[int, int]) -> Tensor:
+    """Soft gradients of muted colours ``(len(seeds), channels, height, width)`` float32 in [0, 1], on the CPU."""
+    drawn = normal(seeds, (1 + channels, cells, cells))
+    colors = bounded(GREY + spread * (COMMON**0.5 * drawn[:, :1] + (1 - COMMON) ** 0.5 * drawn[:, 1:]))
+    return bounded(F.interpolate(colors, size, mode="bicubic", align_corners=True))

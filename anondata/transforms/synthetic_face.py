@@ -16,8 +16,8 @@ from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, l
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    Out of a pool of people made by MobileStyleGAN, those who suit the original's landmarks and mean colour best are
-    looked at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
+    Out of a pool of people made by MobileStyleGAN, those whose heads are turned most like the original's are looked
+    at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
     region and run key give the same face; another key gives another. With ``choices`` for all members
     one seed gives one person, whatever the pose, so that somebody can keep a new face (see ``pseudonyms`` in
     :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too. Two seeds give the same person in 1 of
@@ -30,16 +30,16 @@ class SyntheticFace(FaceSwap):
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
     like a real one: results must pass the gates like any other, so this technique does not say that it erases.
-    With a coverage of about 1.15 the original's hair, ears and neck stay: no seam shows, and they tell something;
-    with 1.5 they go, and a halo and a smeared neck show where they were.
+    Around the new head lie random colours: a background that continued the surroundings let attackers name people by
+    hair and neck within the covered area, too.
     Regions less than 18 px wide keep a trace of the original along the edge of the covered area: give them a rung
     of their own. Faces wider than 200 px come out softer than their surroundings.
 
     Args:
         members: how many people the pool has, 1 to 1024, each with three smiles; see
             :func:`anondata.models.face_pool.generated_pool`.
-        choices: among how many of the most suitable people the seed chooses. Few suit better, and say more of whom
-            they suit: over four draws of seeds parrots named 1-8 % of 51 people with 8, and 2-6 % with 16.
+        choices: among how many of the most suitable people the seed chooses. Few suit better, and say more of how
+            the original's head is turned.
 
     Raises:
         WeightsError: at first use, where the generator's weights or the pool cannot be had.
@@ -54,9 +54,9 @@ class SyntheticFace(FaceSwap):
         members: int = 64,
         choices: int = 16,
         *,
-        coverage: float = 1.5,
-        shape: Shape = "ellipse",
-        feather: float = 0.25,
+        coverage: float = 1.55,
+        shape: Shape = "rounded",
+        feather: float = 0.15,
         **common: Any,
     ) -> None:
         super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
@@ -72,10 +72,10 @@ class SyntheticFace(FaceSwap):
 
         return members_of(shared_pool(self.pool_size))
 
-    def faces(self, order: Tensor, landmarks: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
+    def faces(self, order: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
         members = self.members()
         chosen = [self.chosen(row, members, seed) for row, seed in zip(order, seeds, strict=True)]
-        return laid(members, torch.stack(chosen), landmarks, look)
+        return laid(members, torch.stack(chosen), look)
 
     def chosen(self, order: Tensor, members: Members, seed: int) -> Tensor:
         """The person whom the seed likes best among those who suit, which others of them do not change.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,15 @@ from anondata.errors import PolicyError, WeightsError
 from anondata.kernels import cut, outer_rects, resize, similarity
 from anondata.policy import from_yaml, load_policy
 from anondata.regions import cat_regions
-from anondata.transforms._face_swap import TONE_DRAW, each_once, look_of, redrawn, unlikeness
+from anondata.transforms._face_swap import TONE_DRAW, TONES, each_once, look_of, unlikeness
 from anondata.transforms._faces_blend import (
+    HEAD,
     blended,
     depth_within,
     from_ycc,
     landmarks_or_usual,
+    pose_of,
+    posed,
     thin_plate,
     to_ycc,
     usual_landmarks,
@@ -79,7 +82,7 @@ def test_where_pixels_move_within_the_covered_area_nothing_else_is_seen(
 def test_what_lies_around_the_covered_area_stays(name: str, make: Any, portrait: Any) -> None:
     technique = make(name)
     crops, landmarks = cropped(technique, *portrait)
-    outside = depth_within(technique.crop_px, "ellipse", technique.coverage / technique.extent) < 0
+    outside = depth_within(technique.crop_px, technique.shape, technique.coverage / technique.extent) < 0
     assert torch.equal(changed(technique, crops, landmarks)[..., outside], crops[..., outside])
 
 
@@ -134,17 +137,47 @@ def test_a_seed_among_all_chooses_the_same_person_in_any_order(make: Any) -> Non
 def test_another_seed_averages_others(make: Any, portrait: Any) -> None:
     technique = make("ksame", k=2)
     crops, landmarks = cropped(technique, *portrait)
-    look, order = look_of(resize(crops, 256, 256), landmarks.double()), torch.tensor([[0, 3, 6, 9]])
-    results = [technique.faces(order, landmarks.double(), look, [seed]) for seed in range(5)]
+    look, order = look_of(resize(crops, 256, 256), landmarks.double(), [0]), torch.tensor([[0, 3, 6, 9]])
+    results = [technique.faces(order, look, [seed]) for seed in range(5)]
     assert any(not torch.equal(results[0], other) for other in results[1:])
 
 
-def test_colours_come_out_a_little_off(make: Any, portrait: Any) -> None:
-    """Or the mean colour of a face would name people."""
+@pytest.mark.parametrize(("brightness", "group"), [(0.3, 0), (0.5, 0), (1.0, 1), (1.2, 1)])
+def test_of_a_face_s_colour_only_one_of_two_groups_is_kept(
+    brightness: float, group: int, make: Any, portrait: Any
+) -> None:
+    """Or the mean colour of a face would name people, in one release or averaged over many."""
     crops, landmarks = cropped(make("ksame"), *portrait)
-    look = look_of(resize(crops, 256, 256), landmarks.double())
-    off = torch.stack([redrawn(look, [seed]).mean - look.mean for seed in range(200)]).flatten(1)
-    assert torch.allclose(off.std(dim=0), torch.tensor(TONE_DRAW), rtol=0.2)
+    work = (resize(crops, 256, 256) * brightness).clamp(0, 1)
+    tones = look_of(work.expand(200, -1, -1, -1), landmarks.double().expand(200, -1, -1), range(200)).tone.flatten(1)
+    assert torch.allclose(tones.mean(dim=0), torch.tensor(TONES[group]), atol=0.01)
+    assert torch.allclose(tones.std(dim=0), torch.tensor(TONE_DRAW), rtol=0.2)
+
+
+def test_nothing_of_the_surroundings_is_continued_inside(make: Any, portrait: Any) -> None:
+    """Around the new head lie random colours: hair and background would name people there, too."""
+    technique = make("synthetic_face")
+    crops, landmarks = cropped(technique, *portrait)
+    inside = depth_within(technique.crop_px, technique.shape, technique.coverage / technique.extent) > 0
+    other = torch.where(inside, crops, 1 - crops)
+    shown = [changed(technique, c, landmarks)[..., inside] for c in (crops, other)]
+    assert torch.equal(*shown)
+
+
+@pytest.mark.parametrize("wide", [0.9, 1.1])
+def test_a_narrow_face_and_a_wide_one_come_out_alike(wide: float, make: Any, portrait: Any) -> None:
+    """Landmarks tell the pose; what makes them this person's is not kept."""
+    technique = make("synthetic_face")
+    crops, landmarks = cropped(technique, *portrait)
+    middle = landmarks.mean(dim=1, keepdim=True)
+    stretched = middle + (landmarks - middle) * torch.tensor([wide, 1.0])
+
+    def ratio(marks: Tensor) -> float:
+        found = CenterFaceDetector(threshold=0.5).detect([(changed(technique, crops, marks)[0] * 255).byte()])
+        eyes, mouth = found.landmarks[0, :2], found.landmarks[0, 3:].mean(dim=0)
+        return float((eyes[0] - eyes[1]).norm() / (eyes.mean(dim=0) - mouth).norm())
+
+    assert abs(ratio(stretched) / ratio(landmarks) - 1) < 0.03
 
 
 @pytest.mark.parametrize(("read", "shown"), [(-3.0, -1.5), (-0.9, -1.5), (-0.6, 0.0), (0.9, 1.5)])
@@ -153,9 +186,9 @@ def test_everybody_is_chosen_with_the_smile_that_is_nearest(
 ) -> None:
     technique = make("synthetic_face")
     crops, landmarks = cropped(technique, *portrait)
-    look = replace(look_of(resize(crops, 256, 256), landmarks.double()), smile=torch.tensor([read]).double())
+    look = look_of(resize(crops, 256, 256), landmarks.double(), [5])
     members = technique.members()
-    likely = unlikeness(landmarks.double(), look, members)[0].isfinite()
+    likely = unlikeness(look.pose, torch.tensor([read]).double(), members)[0].isfinite()
     assert set(members.smiles[likely].tolist()) == {shown}
     assert int(likely.sum()) == 2 * 4  # each of four people, and their mirror images
 
@@ -237,13 +270,29 @@ def test_landmarks_on_one_line_count_as_unknown() -> None:
     assert torch.equal(landmarks_or_usual(line, 1.5), usual_landmarks(1, 1.5).double())
 
 
-def test_a_flat_surrounding_is_continued_flat_behind_a_face_that_is_not_there() -> None:
-    crops, faces = torch.full((1, 3, 32, 32), 0.3), torch.rand(1, 3, 32, 32)
+@pytest.mark.parametrize("turn", [(0.0, 0.0), (0.4, -0.2), (-0.6, 0.3)], ids=str)
+def test_a_pose_is_told_from_landmarks(turn: tuple[float, float]) -> None:
+    yaw, pitch = turn
+    across = torch.tensor([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
+    down = torch.tensor([[1, 0, 0], [0, math.cos(pitch), math.sin(pitch)], [0, -math.sin(pitch), math.cos(pitch)]])
+    turned = down @ across
+    marks = (torch.tensor(HEAD) @ turned.T)[None, :, :2].double() * 0.2 + 0.4
+    pose = pose_of(marks)
+    assert pose.scale[0] == pytest.approx(0.2, abs=1e-6)
+    assert torch.allclose(pose.project[0], (turned[:2] * 0.2).double(), atol=1e-6)
+    ahead = pose_of(torch.tensor(HEAD)[None, :, :2].double())
+    assert torch.allclose(posed(torch.tensor(HEAD)[None, :, :2].double(), ahead, pose), marks, atol=1e-6)
+
+
+def test_where_nobody_is_the_other_background_shows() -> None:
+    crops, faces, ground = torch.rand(3, 1, 3, 32, 32).unbind()
     depth, nobody = depth_within(32, "ellipse", 0.8), torch.zeros(1, 1, 32, 32)
-    assert torch.allclose(blended(crops, faces, nobody, depth, nobody), crops, atol=1e-3)
+    out = blended(crops, faces, nobody, depth, ground)
+    assert torch.equal(out[..., depth > 0], ground[..., depth > 0])
+    assert torch.equal(out[..., depth <= 0], crops[..., depth <= 0])
 
 
 def test_where_nothing_lies_around_the_face_is_all() -> None:
     crops, faces = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     depth, nobody = depth_within(32, "ellipse", 1.5), torch.zeros(1, 1, 32, 32)
-    assert torch.equal(blended(crops, faces, nobody, depth, nobody), faces)
+    assert torch.equal(blended(crops, faces, nobody, depth, crops), faces)
