@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
+from anondata.kernels import outer_rects
 from anondata.policy import from_yaml, load_policy, presets
 from anondata.tools.bench._common import RESULTS
 from anondata.tools.bench.privacy_utility import face_ladder
@@ -192,3 +194,15 @@ def test_a_kind_that_a_detector_finds_has_a_ladder() -> None:
     scanned = PLAIN.rstrip() + "\n    scan: {detect: [text]}\n"
     with pytest.raises(PolicyError, match="text finds 'text'"):
         from_yaml(scanned)
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if not name.startswith("unsafe-")])
+def test_nothing_of_the_original_shines_through_within_1_3_times_a_face_s_box(name: str) -> None:
+    """The soft edge mixes the result with what was there, and corners stay as they are."""
+    [content] = load_policy(name).content.values()
+    rules = content.regions["face"]
+    tiny = rules.tiny.ladder if rules.tiny else []
+    for technique in [step.make() for step in (*rules.ladder, *tiny)]:
+        box = [100.0, 100.0, 200.0, 230.0]
+        inner = outer_rects(torch.tensor([box]), 1.3, torch.tensor([400, 400]))[0].tolist()
+        assert bool((technique.weight(box, inner) == 1).all()), describe(technique)

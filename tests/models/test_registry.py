@@ -106,7 +106,9 @@ def test_a_file_that_is_not_here_is_not_downloaded_and_the_error_says_how(cache:
     message = str(caught.value)
     assert f"weights 'ppocr-det' are not on this machine (looked for {cache / 'ppocrv4_det.onnx'};" in message
     assert "ANONDATA_WEIGHTS is not set" in message
-    assert "Run `anondata weights pull ppocr-det`, or without a network: put ppocrv4_det.onnx into a folder" in message
+    assert (
+        "Run `anondata weights pull ppocr-det`, or without a network: put ppocrv4_det.onnx into a folder" in message
+    )
     assert not cache.exists()
 
 
