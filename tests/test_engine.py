@@ -413,7 +413,7 @@ def test_global_generators_are_not_touched(astronaut: Tensor) -> None:
 
 def test_engine_rules_come_from_the_policy() -> None:
     rules = rules_of(load_policy("faces"))["image"]
-    assert len(rules.kinds["face"].ladder) == 4  # three rungs and the last resort
+    assert len(rules.kinds["face"].ladder) == 3  # two rungs and the last resort
     assert rules.scan_passes == 2
 
 

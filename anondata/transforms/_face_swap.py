@@ -46,7 +46,7 @@ SMILE_UNIT = 0.5  # of how much a face smiles; the reading of one is off by as m
 TONES = ((0.36, -0.04, 0.075), (0.54, -0.06, 0.105))  # means of darker and lighter generated faces
 TONE_BORDER = 0.42
 TONE_DRAW = (0.04, 0.005, 0.005)  # so that not all of a group have one colour; drawn by the seed alone
-GROUND = {"cells": 3, "spread": 0.15}  # of the colours behind the new head
+GROUND_CELLS, GROUND_SPREAD = 3, 0.15  # of the colours behind the new head
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ class FaceSwap(RegionTransform):
         order = unlike.argsort(dim=1, stable=True)[:, : int(unlike.isfinite().sum())]
         faces = self.faces(order, look, seeds).to(work)
         depth = depth_within(side, self.shape, self.coverage / extent).to(work.device)
-        ground = gradient([seed + 1 for seed in seeds], 3, **GROUND, size=(side, side)).to(work)
+        ground = gradient([seed + 1 for seed in seeds], 3, cells=GROUND_CELLS, spread=GROUND_SPREAD, size=(side, side)).to(work)
         out = blended(work, faces[:, :3], faces[:, 3:], depth, ground)
         return _as(bounded(resize(out, *crop.shape[-2:])), crop)
 

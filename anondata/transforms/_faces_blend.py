@@ -65,7 +65,8 @@ class Pose(NamedTuple):
     @property
     def scale(self) -> Tensor:
         """``(R,)`` distance of the eyes of a head that looks ahead."""
-        return self.project.norm(dim=(1, 2)) / 2**0.5
+        size: Tensor = self.project.norm(dim=(1, 2)) / 2**0.5
+        return size
 
     @property
     def roll(self) -> Tensor:

@@ -73,7 +73,7 @@ def test_the_explanation_says_what_each_rung_leaves_at_most(anondata, tmp_path):
     assert "Step 2, pixelate, leaves at most 170 bits of a face in one release and 1251 in 50" in words
     assert "names at most 1.12 % and 2.17 % right of 100 candidates: safe by calculation." in words
     assert "Step 4, pixelate, leaves nothing of a face where it covers it: 0 bits" in words
-    assert "For tiny ones step 1, fill, leaves nothing of a face" in words
+    assert "For tiny ones step 1, random_colors, leaves nothing of a face" in words
     assert "not of what is around it" in words
 
 

@@ -12,8 +12,8 @@ within the face's box (Wang et al. 2004), and the perceptual distance of all tha
 MobileNetV2's features, as LPIPS takes them of other networks (Zhang et al. 2018, without the weights that were fitted
 to people's judgements, which no package has). Time is of the technique alone, a face at a time, on one thread.
 
-All attackers here are networks. Those that know the technique and use none are in ``audit``: what is said to hold here
-may be broken there, as every mosaic that keeps a trace of colours is.
+All attackers here are networks. Those that know the technique and use none are in an audit: what is said to hold
+here may be broken there, as every mosaic that keeps a trace of colours is.
 
 The order of the rows is by perceptual distance, those that no network breaks before the others. The rungs of the
 presets' ladders keep to it, but for what erases: it comes last, whatever it is like.
