@@ -10,6 +10,7 @@ import torch
 from anondata.content import given as boxes
 from anondata.content import masks
 from anondata.errors import FieldTypeError, UndecodableError
+from anondata.policy import NO_FACE
 from anondata.regions import cat_regions
 from anondata.rules import ContentRules
 from anondata.samples import Sample, Schema, beside, is_masks, leaves, path_of
@@ -57,7 +58,9 @@ def _read(
                 else boxes.parse(held, name=name, path=path_of(kind), **told)
                 for name, kind, held in given
             ]
-            work.given = cat_regions(read).to(device)
+            regions = cat_regions(read).to(device)
+            denied = torch.tensor([kind == NO_FACE for kind in regions.kinds], dtype=torch.bool, device=device)
+            work.given, work.denied = regions.select(~denied), regions.select(denied)
     except UndecodableError as error:
         work.fail(error.reason, str(error))
     except FieldTypeError as error:

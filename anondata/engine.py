@@ -38,7 +38,7 @@ from anondata.looking import (
     without_spared,
 )
 from anondata.randomness import RunKey
-from anondata.recognizing import name_people, spared_by_cover
+from anondata.recognizing import name_people, spared_by_cover, spared_by_word
 from anondata.records import Outcome, Released, SampleRecord, Withheld
 from anondata.regions import Regions, cat_regions
 from anondata.rules import ContentRules, Everyone
@@ -169,14 +169,23 @@ class Engine:
         for row, (_, track) in enumerate(known):
             track.before = {name: matrix[row] for name, matrix in templates.items()}
         name_people([track for _, track in known], self.device)
-        partly = {i for i, track in known if not isinstance(track.rules.cover, Everyone)}
+        partly = {i for i, t in known if len(works[i].denied) or not isinstance(t.rules.cover, Everyone)}
         hiding = {i for i in partly if rules.content.hidden(works[i].media)}
         candidates = [track for i, track in known if i not in hiding]  # templates see the view alone
         spared = spared_by_cover(candidates, self.device) if spare else set()
+        if spare and found_by != "given":  # what somebody marked as a face, too, is one
+            spared |= self._denied(works, [(i, t) for i, t in known if i not in hiding and t not in spared])
         for i, track in fresh:
             track.order = len(works[i].tracks)
             (works[i].spared if track in spared else works[i].tracks).append(track)
         return {works[i] for i, track in fresh if track not in spared}
+
+    def _denied(self, works: list[Work], tracks: Sequence[tuple[int, Track]]) -> set[Track]:
+        """Those that the publisher marked as no face, and that no gallery may know."""
+        out = set[Track]()
+        for i in {i for i, _ in tracks if len(works[i].denied)}:
+            out |= spared_by_word([t for row, t in tracks if row == i], works[i].denied, self.device)
+        return out
 
     def _look_behind(self, rules: ContentRules, works: list[Work]) -> set[Work]:
         """Looks for regions that one which was spared hid from the detectors; returns the works that have any.
@@ -324,4 +333,4 @@ class Engine:
         return " ".join(texts)
 
     def _notes(self, schema: Schema, work: Work) -> tuple[str, ...]:
-        return self.rules[schema.fields[work.field]].content.notes(work.media)
+        return (*self.rules[schema.fields[work.field]].content.notes(work.media), *work.notes)

@@ -47,6 +47,9 @@ __all__ = [
 IGNORE = "ignore"
 """What a category of given regions means that is left to the detectors."""
 
+FACE, NO_FACE = "face", "not_a_face"
+"""What a category of given regions means that looks like a face and is none: a statue, a drawing, a doll."""
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -175,7 +178,8 @@ class ContentPolicy(_Data):
 
     regions: by kind. Where regions of two kinds overlap, the kind that is named later lies on top.
     given: what the categories of regions that come with samples mean, names or numbers: a kind of ``regions``, or
-        ``ignore``. A category that is not named here must be a kind itself, or its sample is withheld.
+        ``ignore``, or ``not_a_face``: what detectors find just there stays as it is, unless a gallery of the policy
+        may know it. A category that is not named here must be a kind itself, or its sample is withheld.
     """
 
     detect: list[DetectorStep] = Field(min_length=1)
@@ -229,10 +233,12 @@ class ContentPolicy(_Data):
 
     @model_validator(mode="after")
     def _check_given(self) -> ContentPolicy:
+        words = {IGNORE, NO_FACE} if FACE in self.regions else {IGNORE}
         for kind in self.given.values():
-            if (kind in self.regions) == (kind == IGNORE):
+            if (kind in self.regions) == (kind in words):
                 raise ValueError(
-                    f"given: {kind!r} is no kind of these regions, or not that alone; {IGNORE!r} is none"
+                    f"given: {kind!r} is no kind of these regions, or not that alone; "
+                    f"{' and '.join(map(repr, sorted(words)))} {'are' if len(words) > 1 else 'is'} none"
                 )
         return self
 

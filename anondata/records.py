@@ -44,6 +44,7 @@ class RegionRecord:
     ``"scan"`` when the first pass missed it.
     rung: index on its ladder, from 0. technique: what was done in the end. tiny: on the ladder for tiny regions.
     spared: left as it was, because the policy does not cover whose it is; then there is no technique.
+    denied: left as it was, because the publisher marked it as no face and no gallery may know it; spared, too.
     """
 
     place: str
@@ -57,13 +58,15 @@ class RegionRecord:
     technique: str
     verdicts: tuple[Verdict, ...] = ()
     spared: bool = False
+    denied: bool = False
 
 
 @dataclass(frozen=True)
 class SampleRecord:
     """What was done to one sample.
 
-    notes: words on the decoding, such as ``"first_frame_only"``. scans: passes of the output scan.
+    notes: words on the decoding, such as ``"first_frame_only"``, and ``"marked_as_no_face"`` where a face that was
+    found stayed as it was because of that (``…_but_changed`` where it did not). scans: passes of the output scan.
     """
 
     regions: tuple[RegionRecord, ...] = ()

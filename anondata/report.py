@@ -30,7 +30,7 @@ class Report:
     * ``instead``, of the withheld samples: ``replaced`` by another one that was released, or ``dropped``
     * ``failed``: by verifier, regions of the withheld samples that it did not pass
     * ``regions``, of the released samples: by kind, ``found``, ``given``, ``by_scan``, ``tiny``, ``spared``,
-      ``rung`` (by index), ``technique`` and ``size_px`` (by lower edge)
+      of which ``denied`` were marked as no face, ``rung`` (by index), ``technique`` and ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
     * ``verdicts``: by verifier, histograms of ``score`` after and of ``threshold``, which may be a sample's own
     """
@@ -152,6 +152,8 @@ def _region(region: RegionRecord) -> dict[str, Any]:
         "spared": int(region.spared),
         "size_px": {str(edge): 1},
     }
+    if region.denied:
+        kind["denied"] = 1
     if not region.spared:
         kind |= {"rung": {"tiny" if region.tiny else str(region.rung): 1}, "technique": {region.technique: 1}}
     verdicts: dict[str, Any] = {}

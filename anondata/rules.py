@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -76,8 +76,24 @@ class KindRules:
             return region
         return region.heads().scaled(1 / technique.coverage)
 
+    @property
+    def knowers(self) -> list[Any]:
+        """The components that look at galleries, those within others one by one."""
+        named = (self.pseudonyms,) if self.pseudonyms else ()
+        parts = [one for top in (self.cover, *named, *self.verifiers, *self.utility) for one in _each(top)]
+        return [one for one in parts if isinstance(one, NeedsGalleries) and one.galleries]
+
     def steps(self, tiny: bool) -> tuple[RegionTransform, ...]:
         return self.tiny_ladder if tiny else self.ladder
+
+
+def _each(component: Any) -> Iterator[Any]:
+    """A component, or those that it is made of."""
+    parts = getattr(component, "gates", None)
+    if parts is None:
+        yield component
+    for part in parts or ():
+        yield from _each(part)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Track:
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     person: str = ""  # who it is to the policy's pseudonyms
+    marked: bool = False  # as no face, by the publisher
 
     @property
     def size_px(self) -> float:
@@ -85,6 +86,7 @@ class Track:
             technique="" if spared else describe(self.technique),
             verdicts=self.verdicts,
             spared=spared,
+            denied=spared and self.marked,
         )
 
 
@@ -94,6 +96,7 @@ class Work:
 
     field: the field that it is in. name: its place there; the field's name unless the field holds a list.
     spared: regions that the policy does not cover, left as they are. given: regions that came with the sample.
+    denied: boxes that came with it of what is no face.
     """
 
     sample: int
@@ -109,6 +112,7 @@ class Work:
     failure: tuple[str, str] | None = None
     raises: bool = False
     given: Regions = dataclasses.field(default_factory=empty_regions)
+    denied: Regions = dataclasses.field(default_factory=empty_regions)
 
     def fail(self, reason: str, detail: str, *, raises: bool = False) -> None:
         self.failure, self.raises, self.value, self.shown = (reason, detail), raises, None, None
@@ -124,7 +128,7 @@ class Work:
         self.fail("error", f"{type(error).__name__} at {place}")
 
     def fresh(self) -> Work:
-        return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given)
+        return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given, denied=self.denied)
 
     def in_order(self) -> list[Track]:
         """As they are laid on: by layer; in one, what covers more, or was pushed further, comes last and wins."""
@@ -140,6 +144,12 @@ class Work:
         """
         laid = [t for t in self.in_order() if t.patch is not None]
         return [(t.patch, t.technique.erases or kind in t.region.kinds) for t in laid]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Words on what the publisher marked as no face."""
+        left = ("marked_as_no_face",) if any(t.marked for t in self.spared) else ()
+        return (*left, "marked_as_no_face_but_changed") if any(t.marked for t in self.tracks) else left
 
     def records(self) -> list[RegionRecord]:
         return [t.record(self.name) for t in self.tracks] + [t.record(self.name, spared=True) for t in self.spared]

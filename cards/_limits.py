@@ -51,8 +51,13 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
             f"{given} of {found} regions of the kind {kind} were marked by the publisher, by boxes or masks; {others}"
             "Whether all were marked was not measured."
         )
+    if denied := int(counts.get("denied", 0)):
+        said.append(
+            f"{denied} regions that detectors take for the kind {kind} are as they were: the publisher marked them as "
+            "none, such as statues and drawings. Only the policy's galleries, where it has any, were asked."
+        )
     if region.cover.name != "everyone":
-        spared = int(counts.get("spared", 0))
+        spared = int(counts.get("spared", 0)) - denied
         said.append(
             f"The policy does not cover everyone: by the rule `{region.cover.name}` {spared} of "
             f"{int(counts.get('found', 0))} regions of the kind {kind} were left as they were."

@@ -7,7 +7,7 @@ from typing import Any
 
 from anondata.cards._bounds import bound_sentences
 from anondata.components import name_of
-from anondata.policy import ContentPolicy, Policy, RegionPolicy, Step
+from anondata.policy import NO_FACE, ContentPolicy, Policy, RegionPolicy, Step
 
 _EXHAUSTED = {
     "fill": "What fails after all of them is filled wholly and verified again; what fails even so is withheld.",
@@ -39,6 +39,11 @@ def _content(name: str, content: ContentPolicy) -> Iterator[str]:
     if content.given:
         told = "; ".join(f"{category}: {kind}" for category, kind in content.given.items())
         yield f"Boxes and masks that come with samples count, too. Their categories mean: {told}."
+        if NO_FACE in content.given.values():
+            yield (
+                f"What detectors find just where a box of the meaning {NO_FACE} lies stays as it is, unless it may "
+                "be of somebody in a gallery of this policy."
+            )
     for kind, region in content.regions.items():
         yield from _region(kind, region)
     if len(content.regions) > 1:

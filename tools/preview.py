@@ -123,7 +123,7 @@ def _rows(region: RegionRecord) -> list[Face]:
         region.kind,
         region.size_px,
         region.found_by,
-        "unchanged" if region.spared else region.technique,
+        "unchanged, marked as no face" if region.denied else "unchanged" if region.spared else region.technique,
         "tiny" if region.tiny else "" if region.spared else str(region.rung),
     )
     if not region.verdicts:

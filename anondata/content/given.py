@@ -27,7 +27,7 @@ from anondata.content._notations import EXPECTED, columns_of, without_the_rest
 from anondata.content._notations import once as once
 from anondata.detectors.pyramid import box_iou
 from anondata.errors import FieldTypeError
-from anondata.policy import IGNORE
+from anondata.policy import IGNORE, NO_FACE
 from anondata.regions import LANDMARKS, Regions, cat_regions
 
 BOXES = {"box": "XYXY", "bbox": "XYWH", "boxes": ""}  # a tensor of plain numbers could be either
@@ -129,7 +129,7 @@ def parse(
     name: str = "",
     path: Sequence[str] = (),
 ) -> Regions:
-    """The regions of one picture, on the CPU, with score 1.
+    """The regions of one picture, on the CPU, with score 1; of the kind :data:`NO_FACE` where that is what is meant.
 
     name, path: of the field, and to where in its JSON text they are.
     frame: height and width of the picture. kinds: those that may be. meaning: kinds by category, or ``"ignore"``.
@@ -315,6 +315,8 @@ def kind_of(category: Any, kinds: Collection[str], meaning: Mapping[str, str]) -
     kind = meaning.get(named, named)
     if named in meaning and kind == IGNORE:
         return None
+    if named in meaning and kind == NO_FACE:
+        return NO_FACE
     if kind not in kinds:
         raise FieldTypeError(
             f"a given region has the category {told_category(words[-1], kinds)}, which is none of the policy's kinds "

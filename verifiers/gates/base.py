@@ -13,12 +13,14 @@ from torch import Tensor
 
 from anondata.errors import GalleryError, PolicyError
 from anondata.protocols import Embedder
+from anondata.regions import Regions
 from anondata.transforms.base import in_range
 from anondata.verifiers.calibration import Calibration, Threshold, from_json, shipped
 from anondata.verifiers.calibration import load as load_calibration
 from anondata.verifiers.embedders import embedder_of
 from anondata.verifiers.gallery import Gallery
 from anondata.verifiers.gallery.places import PlaceGallery
+from anondata.verifiers.gates._usable import SMALLEST_PX, comparable
 
 G = TypeVar("G", Gallery, PlaceGallery)
 
@@ -112,6 +114,20 @@ class WithGallery:
 
     def check(self, gallery: Gallery) -> None:
         """Raises :class:`GalleryError` for a gallery that the component cannot use."""
+
+    def may_know(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
+        """``(R,)`` bool: whether somebody of the gallery may be there. In doubt it is so: no template that can be
+        compared, nearer than the upper end of the threshold's interval, or an index that was not measured so far.
+
+        templates: ``(R, D)`` of the originals, by embedder name.
+        """
+        own: Any = self  # every subclass is ByDistance, too
+        limit, index = own.threshold.high, self.opened.index
+        far = self.opened.search(templates[own.made.name]).distance[:, 0] > limit
+        if index is not None and index.recall.radius < limit:
+            far = torch.zeros_like(far)
+        strangers: Tensor = comparable(regions, smallest_px=SMALLEST_PX) & far.to(regions.boxes.device)
+        return ~strangers
 
     def check_reach(self, gallery: Gallery, distance: float) -> None:
         """Raises :class:`GalleryError` where the recall of the gallery's index was not measured as far as this."""
