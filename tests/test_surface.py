@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import Parameter, signature
 
 import pytest
 
 import anondata
 from anondata import errors
+from anondata.components import TABLES
 from anondata.loaders import hf
 from anondata.loaders import torch as for_torch
+from anondata.loaders import webdataset as for_wds
+from anondata.transforms import Pixelate
 
 SHOWN = {
     "anondata": [*anondata.__all__, "__version__"],
@@ -39,11 +43,32 @@ def test_every_error_is_shown() -> None:
     assert all(issubclass(getattr(errors, name), errors.AnondataError) for name in dir(errors))
 
 
+def test_techniques_show_all_of_their_keywords() -> None:
+    from anondata.transforms.synthetic_face import SyntheticFace
+
+    assert list(signature(Pixelate).parameters) == [
+        "blocks",
+        "noise",
+        "contrast",
+        "coverage",
+        "shape",
+        "feather",
+        "key",
+    ]
+    assert signature(SyntheticFace).parameters["coverage"].default == SyntheticFace().coverage
+
+    class Plain(Pixelate):
+        def __init__(self) -> None:
+            super().__init__(blocks=2)
+
+    assert not signature(Plain).parameters
+    for technique in TABLES["technique"].values():
+        module, _, name = technique.partition(":")
+        kinds = {p.kind for p in signature(getattr(import_module(module), name)).parameters.values()}
+        assert Parameter.VAR_KEYWORD not in kinds
+
+
 def test_the_adapters_take_the_same_words() -> None:
-    from inspect import signature
-
-    from anondata.loaders import webdataset as for_wds
-
     words = {"fields", "keep", "drop", "on_withheld", "group", "batch", "report_folder", "quota"}
     for adapter in (hf, for_torch, for_wds):
         assert words <= set(signature(adapter.anonymize).parameters), adapter

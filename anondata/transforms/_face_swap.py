@@ -153,7 +153,9 @@ class FaceSwap(RegionTransform):
         order = unlike.argsort(dim=1, stable=True)[:, : int(unlike.isfinite().sum())]
         faces = self.faces(order, look, seeds).to(work)
         depth = depth_within(side, self.shape, self.coverage / extent).to(work.device)
-        ground = gradient([seed + 1 for seed in seeds], 3, cells=GROUND_CELLS, spread=GROUND_SPREAD, size=(side, side)).to(work)
+        ground = gradient(
+            [seed + 1 for seed in seeds], 3, cells=GROUND_CELLS, spread=GROUND_SPREAD, size=(side, side)
+        ).to(work)
         out = blended(work, faces[:, :3], faces[:, 3:], depth, ground)
         return _as(bounded(resize(out, *crop.shape[-2:])), crop)
 

@@ -6,7 +6,8 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, ClassVar, Self, final
+from inspect import Parameter, Signature, signature
+from typing import Any, ClassVar, Self, TypedDict, final
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,30 @@ MAX_COVERAGE = 4.0
 
 # The methods that results come from.
 _RESULTS = frozenset({"change", "change_aligned", "change_around", "change_regions", "extent", "forward", "weight"})
+
+
+class Keyed(TypedDict, total=False):
+    """Keywords that every technique takes; see :class:`RegionTransform`."""
+
+    key: RunKey | None
+
+
+class Shaped(Keyed, total=False):
+    """The same, with the shape of what is covered."""
+
+    shape: Shape
+
+
+class Edged(Shaped, total=False):
+    """The same, with its edge."""
+
+    feather: float
+
+
+class Common(Edged, total=False):
+    """The same, with how much is covered: what a technique takes that has no coverage of its own."""
+
+    coverage: float
 
 
 class RegionTransform(nn.Module):
@@ -85,6 +110,7 @@ class RegionTransform(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _show_keywords(cls)
         own = vars(cls).keys()
         if "erases" in own:
             raise TypeError(f"{cls.__name__} declares erases; it follows from leakage(), which may be overridden")
@@ -235,6 +261,18 @@ class RegionTransform(nn.Module):
     def weight(self, box: list[float], rect: list[int]) -> Tensor:
         """How far each pixel of ``rect`` is replaced, ``(h, w)`` in [0, 1]; see :func:`cover_weight`."""
         return cover_weight(box, rect, coverage=self.coverage, shape=self.shape, feather=self.feather)
+
+
+def _show_keywords(kind: type[RegionTransform]) -> None:
+    """Lets ``help`` and ``inspect`` show the common keywords of a technique in place of ``**common``."""
+    if "__init__" not in vars(kind):
+        return
+    own, rest = list(signature(kind.__init__).parameters.values())[1:], list[Parameter]()
+    if own and own[-1].kind is Parameter.VAR_KEYWORD:
+        common = signature(RegionTransform.__init__).parameters.values()
+        rest = [p for p in common if p.kind is Parameter.KEYWORD_ONLY and p.name not in {q.name for q in own}]
+        own.pop()
+    kind.__signature__ = Signature([*own, *rest])  # type: ignore[attr-defined]  # what inspect looks for
 
 
 def in_range(name: str, value: float, low: float, high: float) -> float:

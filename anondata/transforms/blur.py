@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from anondata.kernels import bounded, resize
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 
 class GaussianBlur(RegionTransform):
@@ -30,7 +30,7 @@ class GaussianBlur(RegionTransform):
     name = "gaussian_blur"
     draws = False
 
-    def __init__(self, sigma: float = 0.3, **common: Any) -> None:
+    def __init__(self, sigma: float = 0.3, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.sigma = in_range("sigma", sigma, 0.001, 2.0)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from anondata.components import build
 from anondata.leakage import NO_BOUND, Leakage, least
-from anondata.transforms.base import RegionTransform
+from anondata.transforms.base import Common, RegionTransform
 
 Step = str | Mapping[str, Mapping[str, Any] | None]
 COMMON = frozenset({"coverage", "shape", "feather", "key"})
@@ -38,7 +38,7 @@ class Chain(RegionTransform):
 
     name = "chain"
 
-    def __init__(self, steps: Sequence[Step] = ("gaussian_blur", "noise"), **common: Any) -> None:
+    def __init__(self, steps: Sequence[Step] = ("gaussian_blur", "noise"), **common: Unpack[Common]) -> None:
         super().__init__(**common)
         if isinstance(steps, str) or not isinstance(steps, Sequence) or not steps:
             raise ValueError(f"steps must be a list of at least one technique, got {steps!r}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
-from anondata.transforms.base import RegionTransform
+from anondata.transforms.base import Common, RegionTransform
 
 
 class Fill(RegionTransform):
@@ -26,7 +26,7 @@ class Fill(RegionTransform):
     name = "fill"
     draws = False
 
-    def __init__(self, color: str | Sequence[float] = (0.5, 0.5, 0.5), **common: Any) -> None:
+    def __init__(self, color: str | Sequence[float] = (0.5, 0.5, 0.5), **common: Unpack[Common]) -> None:
         super().__init__(**common)
         if not (_is_color(color) or (isinstance(color, str) and color == "mean")):
             raise ValueError(f"color must be 'mean' or three numbers in [0, 1], got {color!r}")

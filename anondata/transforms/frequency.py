@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from anondata.transforms._draws import like, one_of, working
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 GREY = 0.5  # stands in for the mean colour where that is filtered out
 MODES = ("pass", "reject")
@@ -43,7 +43,7 @@ class FrequencyFilter(RegionTransform):
     name = "frequency_filter"
     draws = False
 
-    def __init__(self, low: float = 1.0, high: float = 4.0, mode: str = "pass", **common: Any) -> None:
+    def __init__(self, low: float = 1.0, high: float = 4.0, mode: str = "pass", **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.low = in_range("low", low, 0.0, 64.0)
         self.high = in_range("high", high, 0.0, 64.0)

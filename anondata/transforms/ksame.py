@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from anondata.kernels import Shape
 from anondata.randomness import normal
 from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
 from anondata.transforms._faces_blend import smooth
+from anondata.transforms.base import Keyed
 from anondata.transforms.synthetic_face import whole
 
 
@@ -56,7 +57,7 @@ class KSame(FaceSwap):
         coverage: float = 1.55,
         shape: Shape = "rounded",
         feather: float = 0.15,
-        **common: Any,
+        **common: Unpack[Keyed],
     ) -> None:
         super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
         self.k = whole("k", k, 2, 64)

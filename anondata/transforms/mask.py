@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from anondata.kernels import FLOATS, cut, outer_rects, paste, resize
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms._draws import like, one_of, working
 from anondata.transforms._membrane import membrane
-from anondata.transforms.base import RegionTransform
+from anondata.transforms.base import Common, RegionTransform
 from anondata.transforms.fill import fill
 
 BY = ("inpaint", "mean", "solid")
@@ -49,7 +49,9 @@ class Mask(RegionTransform):
     name = "mask"
     draws = False
 
-    def __init__(self, by: str = "inpaint", color: Sequence[float] = (0.5, 0.5, 0.5), **common: Any) -> None:
+    def __init__(
+        self, by: str = "inpaint", color: Sequence[float] = (0.5, 0.5, 0.5), **common: Unpack[Common]
+    ) -> None:
         super().__init__(**common)
         self.by = one_of("by", by, BY)
         if not _is_color(color):

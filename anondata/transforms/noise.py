@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from anondata.kernels import resize
 from anondata.randomness import normal
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 
 class Noise(RegionTransform):
@@ -30,7 +30,7 @@ class Noise(RegionTransform):
 
     name = "noise"
 
-    def __init__(self, std: float = 1.0, cells: int = 16, **common: Any) -> None:
+    def __init__(self, std: float = 1.0, cells: int = 16, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.std = in_range("std", std, 0.001, 10.0)
         if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= 128:

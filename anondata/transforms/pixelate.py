@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.kernels import bounded
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.randomness import normal
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 GREY = 0.5  # what contrast is taken away towards
 
@@ -41,7 +41,7 @@ class Pixelate(RegionTransform):
 
     name = "pixelate"
 
-    def __init__(self, blocks: int = 5, noise: float = 0.0, contrast: float = 1.0, **common: Any) -> None:
+    def __init__(self, blocks: int = 5, noise: float = 0.0, contrast: float = 1.0, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         if isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= 64:
             raise ValueError(f"blocks must be a whole number between 1 and 64, got {blocks!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from anondata.kernels import bounded
 from anondata.models import ocr
 from anondata.transforms import _glyphs
 from anondata.transforms._glyphs import Ink, Line
+from anondata.transforms.base import Edged
 from anondata.transforms.text_swap import TextSwap
 
 LETTERS = string.ascii_uppercase.translate({ord(c): None for c in "IOQ"})  # as on many countries' own plates
@@ -39,7 +40,7 @@ class PlateSwap(TextSwap):
 
     name = "plate_swap"
 
-    def __init__(self, grain: float = 1.0, coverage: float = 1.05, **common: Any) -> None:
+    def __init__(self, grain: float = 1.0, coverage: float = 1.05, **common: Unpack[Edged]) -> None:
         super().__init__(grain, coverage, **common)
 
     def field(self, crop: Tensor, strip: Tensor, ink: Ink, line: Line, within: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +12,7 @@ from anondata.kernels import bounded
 from anondata.leakage import NOTHING, Leakage
 from anondata.randomness import normal
 from anondata.transforms._draws import like, whole
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 GREY = 0.5  # what the colours are drawn around
 COMMON = 0.85  # of the variance is of brightness, common to all channels: muted colours are easier on the eye
@@ -43,7 +43,7 @@ class RandomColors(RegionTransform):
 
     name = "random_colors"
 
-    def __init__(self, cells: int = 3, spread: float = 0.15, **common: Any) -> None:
+    def __init__(self, cells: int = 3, spread: float = 0.15, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.cells = whole("cells", cells, 1, 64)
         self.spread = in_range("spread", spread, 0.0, 1.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms._draws import one_of, uniform, whole
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 BY = ("color", "noise")
 
@@ -37,7 +37,7 @@ class RandomReplace(RegionTransform):
 
     name = "random_replace"
 
-    def __init__(self, share: float = 1.0, blocks: int = 16, by: str = "color", **common: Any) -> None:
+    def __init__(self, share: float = 1.0, blocks: int = 16, by: str = "color", **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.share = in_range("share", share, 0.01, 1.0)
         self.blocks = whole("blocks", blocks, 1, 128)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.transforms._draws import like, one_of, whole, working
-from anondata.transforms.base import RegionTransform
+from anondata.transforms.base import Common, RegionTransform
 
 KERNELS = ("bicubic", "bilinear", "nearest")
 
@@ -37,7 +37,7 @@ class Resize(RegionTransform):
     name = "resize"
     draws = False
 
-    def __init__(self, pixels: int = 5, kernel: str = "bilinear", **common: Any) -> None:
+    def __init__(self, pixels: int = 5, kernel: str = "bilinear", **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.pixels = whole("pixels", pixels, 1, 64)
         self.kernel = one_of("kernel", kernel, KERNELS)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anondata.transforms._draws import block_of, whole
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 
 class Shuffle(RegionTransform):
@@ -38,7 +38,7 @@ class Shuffle(RegionTransform):
     name = "shuffle"
     moves = True
 
-    def __init__(self, blocks: int = 8, keep: float = 0.0, **common: Any) -> None:
+    def __init__(self, blocks: int = 8, keep: float = 0.0, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.blocks = whole("blocks", blocks, 2, 64)
         self.keep = in_range("keep", keep, 0.0, 0.9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anondata.kernels import bounded, resize
 from anondata.randomness import normal
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 from anondata.transforms.blur import gaussian_blur
 from anondata.transforms.fill import fill
 
@@ -60,7 +60,7 @@ class Silhouette(RegionTransform):
         outline: float = 0.02,
         shades: int = 1,
         softness: float = 0.1,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
         if not (color in ("auto", "random") if isinstance(color, str) else _is_color(color)):

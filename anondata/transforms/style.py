@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.kernels import bounded, resize
 from anondata.models.shared import network
 from anondata.transforms._draws import whole
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import RegionTransform, Shaped, in_range
 
 STYLES = 26
 STEP_PX = 4  # the network halves twice
@@ -53,7 +53,7 @@ class StyleTransfer(RegionTransform):
         crop_px: int = 512,
         coverage: float = 1.0,
         feather: float = 0.0,
-        **common: Any,
+        **common: Unpack[Shaped],
     ) -> None:
         super().__init__(coverage=coverage, feather=feather, **common)
         self.style = None if style is None else whole("style", style, 0, STYLES - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from anondata.kernels import Shape
 from anondata.randomness import normal
 from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
+from anondata.transforms.base import Keyed
 
 
 class SyntheticFace(FaceSwap):
@@ -56,7 +57,7 @@ class SyntheticFace(FaceSwap):
         coverage: float = 1.55,
         shape: Shape = "rounded",
         feather: float = 0.15,
-        **common: Any,
+        **common: Unpack[Keyed],
     ) -> None:
         super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
         self.pool_size = self.generated_people = whole("members", members, 1, 1024)

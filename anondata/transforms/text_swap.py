@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.kernels import bounded, resize
 from anondata.transforms import _glyphs
 from anondata.transforms._glyphs import Ink, Line
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Edged, RegionTransform, in_range
 
 
 class TextSwap(RegionTransform):
@@ -48,7 +48,7 @@ class TextSwap(RegionTransform):
     redraws = True
     kinds = ("text", "plate")
 
-    def __init__(self, grain: float = 1.0, coverage: float = 1.1, **common: Any) -> None:
+    def __init__(self, grain: float = 1.0, coverage: float = 1.1, **common: Unpack[Edged]) -> None:
         super().__init__(coverage=coverage, **common)
         self.grain = in_range("grain", grain, 0.0, 1.0)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.transforms._draws import like, uniform, whole, working
-from anondata.transforms.base import RegionTransform, in_range
+from anondata.transforms.base import Common, RegionTransform, in_range
 
 WAVES = 4
 STEEPEST = 0.8  # of the displacement in one step; from 1 on a step may fold
@@ -46,7 +46,9 @@ class Warp(RegionTransform):
     name = "warp"
     moves = True
 
-    def __init__(self, strength: float = 0.2, cycles: float = 2.0, crop_px: int = 128, **common: Any) -> None:
+    def __init__(
+        self, strength: float = 0.2, cycles: float = 2.0, crop_px: int = 128, **common: Unpack[Common]
+    ) -> None:
         super().__init__(**common)
         self._strength = in_range("strength", strength, 0.001, 0.5)
         self.cycles = in_range("cycles", cycles, 0.25, 8.0)
