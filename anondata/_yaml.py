@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-MAX_CHARS = 1 << 18  # policies have some thousands, a catalog of hundreds of datasets a hundred thousand
+MAX_CHARS = 1 << 18  # policies have some thousands, a catalog of four hundred datasets a hundred thousand
 MAX_DEPTH = 32  # policies are nested eight deep
-MAX_NODES = 20_000  # with each alias counted as what it stands for
+MAX_NODES = 10_000  # with each alias counted as what it stands for
 MAX_NUMBER = 64  # characters of a number
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
