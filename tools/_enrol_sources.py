@@ -28,7 +28,7 @@ Kind = Literal["folder", "dataset", "parquet", "shards", "matrix"]
 Placed = tuple[str, "Photo"]
 """Where a photo lies, which may identify somebody and is never printed; and the photo."""
 
-IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp")
+IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp", "avif", "heic", "jp2")
 MATRIX_SUFFIXES = (".npy", ".npz", ".safetensors")
 
 

@@ -21,7 +21,7 @@ from anondata.tools._naming import expected_name
 from anondata.tools._output import INSIGHTS, MANIFEST, REPORT, WORK_FOLDER, OutputFolder
 from anondata.tools._progress import prepared, progress
 from anondata.tools._regions import Boxes
-from anondata.tools._sources import Listing, Source
+from anondata.tools._sources import Listing, Source, others_in_words
 from anondata.tools._summary import Summary
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def rehearse(job: Job) -> int:
     for name, gallery in sorted(job.galleries.items()):
         click.echo(f"gallery {name}: {gallery.counted} ({gallery.fingerprint})")
     click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
-    click.echo(f"left alone: {listing.other_files} other files, {listing.hidden} hidden")
+    click.echo(f"left alone: {others_in_words(listing.others, listing.hidden)}")
     click.echo(f"{job.workers} worker(s) on {job.device}")
     return cli.OK
 
@@ -252,7 +252,7 @@ def _summarize(job: Job, run: Run, report: Path | None, strangers: int) -> Summa
         skipped_done=tally.skipped,
         not_reached=len(job.chosen) - tally.done,
         regions=tally.regions,
-        other_files=job.listing.other_files,
+        others=job.listing.others,
         hidden=job.listing.hidden,
         outputs_without_source=orphans,
         unknown_files=strangers,
@@ -260,6 +260,7 @@ def _summarize(job: Job, run: Run, report: Path | None, strangers: int) -> Summa
         images_per_s=round(own / run.seconds, 3) if own and run.seconds else None,
         report=str(report) if report else None,
         exit_code=_error_code(run.error) if run.error else cli.INTERRUPTED if run.interrupted else code,
+        first_withheld=run.first_withheld,
         error=_error_words(run.error)
         or ("interrupted; the same command goes on from here" if run.interrupted else None),
     )

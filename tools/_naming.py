@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 import click
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_JPEG2000 = (".jp2", ".j2k", ".jpc", ".jpf")
+_OTHERS = (".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif", ".heic", ".heif", ".hif")
+SUFFIXES = (*_JPEG, *_OTHERS, *_JPEG2000)
 """What counts as an image in a folder, by the end of its name and in any case."""
 
 _KEPT: Mapping[str, tuple[str, ...]] = {  # suffix of what was written -> suffixes that may stay
-    ".jpg": (".jpg", ".jpeg"),
+    ".jpg": _JPEG,
     ".png": (".png",),
     ".webp": (".webp",),
     ".tif": (".tif", ".tiff"),
-    ".bmp": (".bmp",),
+    ".bmp": (".bmp", ".dib"),
+    ".avif": (".avif",),
+    ".heic": (".heic", ".heif", ".hif"),
+    ".jp2": (".jp2",),
 }
-_ALWAYS_CHANGED = {".gif": ".png"}  # the codec never writes GIF
+# The codec never writes GIF, nor JPEG 2000 without boxes.
+_ALWAYS_CHANGED = {".gif": ".png", **dict.fromkeys(_JPEG2000[1:], ".jp2")}
 
 
 def is_image(name: str) -> bool:
     """Whether a file in a folder is taken for an image."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def in_words() -> str:
+    """The suffixes of images, for messages.
+
+    >>> in_words()[:20]
+    'jpg jpeg jpe jfif pn'
+    """
+    return " ".join(suffix[1:] for suffix in SUFFIXES)
+
+
+def kind_of_other(name: str) -> str:
+    """The suffix of a file that is no image, for counts; one that could be a name is none.
+
+    >>> [kind_of_other(name) for name in ("a.MOV", "b.jane doe", "c")]
+    ['mov', '(other)', '(none)']
+    """
+    suffix = PurePosixPath(name).suffix[1:].lower()
+    return suffix if re.fullmatch(r"[a-z0-9]{1,4}", suffix) else "(other)" if suffix else "(none)"
 
 
 def written_suffix(data: bytes) -> str:
@@ -40,6 +67,10 @@ def written_suffix(data: bytes) -> str:
         return ".tif"
     if data.startswith(b"BM"):
         return ".bmp"
+    if data[4:8] == b"jP  ":
+        return ".jp2"
+    if data[4:8] == b"ftyp":
+        return ".avif" if data[8:12] in (b"avif", b"avis") else ".heic"
     raise ValueError("the encoder returned bytes of no known format")
 
 

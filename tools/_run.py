@@ -109,6 +109,7 @@ class Run:
     seconds: float = 0.0
     error: Exception | None = None
     interrupted: bool = False
+    first_withheld: str = ""
 
     def __post_init__(self) -> None:
         self._left: Iterator[Source] = iter(self.sources)
@@ -225,6 +226,8 @@ class Run:
         entry = Entry(version, reason, output, digest, regions, self.names.given(source))
         with self._telling:
             self.journal.append(key, entry, counts, told)
+            if isinstance(outcome, Withheld) and not self.first_withheld:
+                self.first_withheld = f"{reason}: {outcome.detail}"
         self._count(source, reason, regions)
 
     def _write(self, source: Source, outcome: Released) -> tuple[Outcome, str, bytes]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from anondata.errors import AnondataError, MissingExtraError, UnreadableSourceError
-from anondata.tools._naming import is_image
+from anondata.tools._naming import in_words, is_image, kind_of_other
 from anondata.tools._output import WORK_FOLDER
 
 MAX_BYTES = 1 << 30  # larger files are no photos; reading them would only fill the memory
@@ -65,16 +66,35 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """All sources in a stable order, and how much in the folders was left alone."""
+    """All sources in a stable order, and how much in the folders was left alone.
+
+    others: files that are no images, by their suffixes.
+    """
 
     sources: tuple[Source, ...]
-    other_files: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
     hidden: int = 0
+
+    @property
+    def other_files(self) -> int:
+        return sum(self.others.values())
+
+
+def others_in_words(others: Mapping[str, int], hidden: int) -> str:
+    """What was left alone, with the suffixes that there are most of.
+
+    >>> others_in_words({"mov": 3, "dng": 1}, 2)
+    '4 other files, 2 hidden; by suffix: 3 mov, 1 dng'
+    """
+    most = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {suffix}" for suffix, count in most[:8]] + (["…"] if len(most) > 8 else [])
+    within = f"; by suffix: {', '.join(told)}" if told else ""
+    return f"{sum(others.values())} other files, {hidden} hidden{within}"
 
 
 @dataclass
 class _Tally:
-    other_files: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
 
 
@@ -98,10 +118,10 @@ def list_sources(given: Sequence[str], *, out: Path) -> Listing:
             found.setdefault((source.name, source.place), source)
     if not found:
         raise click.UsageError(
-            f"no images in the sources ({tally.other_files} other files, {tally.hidden} hidden). In folders and "
-            "globs images are chosen by suffix: jpg jpeg png webp gif tif tiff bmp"
+            f"no images in the sources ({others_in_words(tally.others, tally.hidden)}). In folders and globs images "
+            f"are chosen by suffix: {in_words()}"
         )
-    return Listing(tuple(found.values()), tally.other_files, tally.hidden)
+    return Listing(tuple(found.values()), dict(tally.others), tally.hidden)
 
 
 def _is_url(src: str) -> bool:
@@ -152,7 +172,7 @@ def _walk(
         elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):  # a dead link counts as unreadable
             yield Source(below + entry.name, entry.path, number)
         else:
-            tally.other_files += 1
+            tally.others[kind_of_other(entry.name)] += 1
 
 
 def _local_glob(pattern: str, number: int, out: Path, tally: _Tally) -> Iterator[Source]:
@@ -167,7 +187,7 @@ def _local_glob(pattern: str, number: int, out: Path, tally: _Tally) -> Iterator
         elif is_image(name):
             yield Source(name, place, number)
         else:
-            tally.other_files += 1
+            tally.others[kind_of_other(name)] += 1
 
 
 def _fixed(pattern: str) -> str:
@@ -213,7 +233,7 @@ def _remote_files(fs: Any, place: str, number: int, tally: _Tally) -> Iterator[S
         elif is_image(name):
             yield Source(name, found, number, fs)
         else:
-            tally.other_files += 1
+            tally.others[kind_of_other(name)] += 1
 
 
 def _stamp(info: os.stat_result) -> str:

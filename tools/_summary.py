@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from anondata.tools._sources import others_in_words
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,10 +21,11 @@ class Summary:
     samples: sources that this run was to do; equals released + all withheld + not_reached.
     released, withheld: how they stand now, whichever run did the work; withheld by reason.
     skipped_done: of these, done by an earlier run. not_reached: left over by an interruption or failure.
-    regions: in the released samples. other_files, hidden: in the folders, left alone and not written.
+    regions: in the released samples. others, hidden: in the folders, left alone and not written; by suffix.
     outputs_without_source: released by an earlier run from sources that this one does not name; left in DST.
     unknown_files: in DST, that no run wrote and nobody verified; more than none is a failure.
     seconds, images_per_s: of this run's own work, None when there was none.
+    first_withheld: why the first sample was withheld that this run looked at, for people.
     report: path of report.json, None when the run did not come to its end. error: why it did not.
     """
 
@@ -34,7 +37,7 @@ class Summary:
     skipped_done: int
     not_reached: int
     regions: int
-    other_files: int
+    others: Mapping[str, int]
     hidden: int
     outputs_without_source: int
     unknown_files: int
@@ -43,11 +46,13 @@ class Summary:
     report: str | None
     exit_code: int
     error: str | None = None
+    first_withheld: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The contract of ``--json``: every attribute under its name, the two kinds of files left alone together."""
         body = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        left = {"other_files": body.pop("other_files"), "hidden": body.pop("hidden")}
+        left = {"other_files": sum(body.pop("others").values()), "hidden": body.pop("hidden")}
+        body.pop("first_withheld")
         return {"format": FORMAT, **body, "withheld": dict(sorted(self.withheld.items())), "left_alone": left}
 
     def show(self, console: Console) -> None:
@@ -60,8 +65,11 @@ class Summary:
         for words, value in self._rows():
             table.add_row(words, value)
         console.print(table)
-        if self.other_files or self.hidden:
-            console.print(f"left alone: {self.other_files} other files, {self.hidden} hidden")
+        if self.first_withheld:
+            console.print(f"first withheld: {self.first_withheld}", soft_wrap=True, highlight=False, markup=False)
+        if self.others or self.hidden:
+            told = others_in_words(self.others, self.hidden)
+            console.print(f"left alone: {told}", soft_wrap=True, highlight=False, markup=False)
         if self.outputs_without_source:
             console.print(
                 f"left in DST: {self.outputs_without_source} outputs whose sources were not named this time"

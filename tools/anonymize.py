@@ -116,7 +116,8 @@ def command(
     """Anonymize photos and write those that pass every check into the folder DST.
 
     SRC is a file, a folder (with all folders in it), a glob, or a URL that fsspec can read. In folders and globs
-    images are chosen by suffix (jpg jpeg png webp gif tif tiff bmp); other files and hidden ones are never copied.
+    images are chosen by suffix (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and, with pillow-heif, HEIC); other
+    files and hidden ones are never copied.
     The structure below each SRC is kept. A picture that is written in another format than its name says gets a second
     suffix: x.gif becomes x.gif.png.
 

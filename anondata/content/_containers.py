@@ -27,11 +27,11 @@ _TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 # Size, layout, compression and colour coding of the pixels: everything else in a TIFF is about them.
 _TIFF_KEEP = {262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347, *range(256, 260), *range(277, 280)}
 _TIFF_KEEP |= {*range(322, 326), *range(529, 533)}
-# Recognised so that a report can say "unsupported": PSD, JPEG 2000, ICO, PDF, PostScript, JPEG XL, and
-# big-endian BigTIFF, which Pillow 13 misreads; HEIC and AVIF say "ftyp" at byte 4.
+# Recognised so that a report can say "unsupported": PSD, ICO, PDF, PostScript, JPEG XL, and big-endian BigTIFF, which
+# Pillow 13 misreads.
+_JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _UNSUPPORTED = (
     b"8BPS",
-    b"\0\0\0\x0cjP  ",
     b"\0\0\1\0",
     b"%PDF",
     b"%!PS",
@@ -73,9 +73,14 @@ def strip(data: bytes) -> Container:
     for signature, walk in _WALKERS:
         if data.startswith(signature):
             return walk(data)
-    if data.startswith(_UNSUPPORTED) or data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" or data.startswith(_JPEG2000):
+        from anondata.content import _bmff  # which knows of containers, too
+
+        return _bmff.jpeg2000(data) if data.startswith(_JPEG2000) else _bmff.heif(data)
+    if data.startswith(_UNSUPPORTED):
         raise UndecodableError(
-            "only JPEG, PNG, WebP, TIFF, BMP and GIF are read; convert first", reason="unsupported"
+            "only JPEG, PNG, WebP, AVIF, HEIC, JPEG 2000, TIFF, BMP and GIF are read; convert first",
+            reason="unsupported",
         )
     raise UndecodableError("the bytes do not start like a known image format", reason="not_an_image")
 
@@ -88,7 +93,7 @@ def _corrupt() -> UndecodableError:
     return UndecodableError("the image file breaks the rules of its format", reason="corrupt")
 
 
-def _unsupported(what: str) -> UndecodableError:
+def unsupported(what: str) -> UndecodableError:
     return UndecodableError(f"{what} cannot be read; convert to an 8-bit file first", reason="unsupported")
 
 
@@ -117,7 +122,7 @@ def _jpeg(data: bytes) -> Container:
             kept.append(b"\xff" + bytes([marker]) + data[at:end])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if body[0] != 8 or body[5] not in (1, 3, 4):
-                raise _unsupported("a JPEG of more than 8 bits or of 2 channels")
+                raise unsupported("a JPEG of more than 8 bits or of 2 channels")
             height, width = struct.unpack_from(">HH", body, 1)
             size = width, height
         at = end
@@ -126,7 +131,7 @@ def _jpeg(data: bytes) -> Container:
     if data.find(b"\xff\xd9", end) < 0:
         raise truncated()
     if data.count(b"\xff\xda", end) > _JPEG_SCANS:
-        raise _unsupported(f"a JPEG of more than {_JPEG_SCANS} scans")
+        raise unsupported(f"a JPEG of more than {_JPEG_SCANS} scans")
     icc = b"".join(part for _, part in sorted(profile.items())) or None
     return Container("JPEG", b"".join(kept) + data[end:], size, orientation, icc, more=more)
 
@@ -145,7 +150,7 @@ def _png(data: bytes) -> Container:
         elif not kind.isalpha():
             raise _corrupt()
         elif kind[0] & 0x20 == 0:  # a critical chunk that no standard names
-            raise _unsupported("a PNG with a private critical chunk")
+            raise unsupported("a PNG with a private critical chunk")
         elif kind == b"iCCP":
             icc = _inflate(body.partition(b"\0")[2][1:])
         elif kind == b"eXIf":
@@ -307,7 +312,7 @@ def _tiff(data: bytes) -> Container:
     order, big, start, entries, more = directory
     bits, form = (_integer(directory, data, tag, 1) for tag in (258, 339))
     if bits not in (1, 2, 4, 8, 16) or form != 1 or (bits == 16 and _integer(directory, data, 262, 1) == 0):
-        raise _unsupported("a TIFF of float, signed, 12-bit, 32-bit or inverted 16-bit samples")
+        raise unsupported("a TIFF of float, signed, 12-bit, 32-bit or inverted 16-bit samples")
     kept: dict[int, bytes] = {}
     icc, outside = None, 0
     for tag, kind, count, value in entries:

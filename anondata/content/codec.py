@@ -1,8 +1,9 @@
 """Image files to tensors and back, with nothing but the pixels coming through.
 
-`decode` reads JPEG (also MPO and CMYK), PNG, WebP, GIF, TIFF and BMP into one form: RGB in sRGB, 8 bits,
-upright, first picture. `encode` writes a file that holds pixels only: no EXIF, GPS, thumbnail, XMP, comment,
-text, ICC profile, resolution of the source or trailing bytes, because it starts from a tensor.
+`decode` reads JPEG (also MPO and CMYK), PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and, where pillow-heif is
+installed, HEIC into one form: RGB in sRGB, 8 bits, upright, first picture. `encode` writes a file that holds pixels
+only: no EXIF, GPS, thumbnail, XMP, comment, text, ICC profile, resolution of the source or trailing bytes, because it
+starts from a tensor.
 
 Thread-safe. Changes no global of Pillow or `warnings`, and does not depend on Pillow's, with two exceptions:
 its WebP reader refuses more than ``2 * MAX_IMAGE_PIXELS`` by itself, and where ``LOAD_TRUNCATED_IMAGES`` is
@@ -14,18 +15,20 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageChops,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -44,7 +47,16 @@ T = TypeVar("T")
 BAND_PX = 256  # rows that are converted at once
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+    {
+        "JPEG": ".jpg",
+        "PNG": ".png",
+        "WEBP": ".webp",
+        "TIFF": ".tif",
+        "BMP": ".bmp",
+        "AVIF": ".avif",
+        "HEIF": ".heic",
+        "JPEG2000": ".jp2",
+    }
 )
 """Format that `encode` writes -> suffix of its files."""
 
@@ -57,6 +69,8 @@ _PLUGINS: Mapping[str, type[ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _T = Image.Transpose
 _UPRIGHT: Mapping[int, Image.Transpose] = {  # by EXIF orientation
@@ -68,8 +82,13 @@ _UPRIGHT: Mapping[int, Image.Transpose] = {  # by EXIF orientation
     7: _T.TRANSVERSE,
     8: _T.ROTATE_90,
 }
-_ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
-_MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # a WebP canvas may be read larger than one can be written
+_ALPHA_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000")
+_MAX_SIDE = {
+    "JPEG": 65_500,
+    "WEBP": 16_383,
+    "AVIF": 65_535,
+    "HEIF": 16_384,
+}  # a WebP canvas may be read larger than one can be written
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +143,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
         lazy = isinstance(image, ImageFile.ImageFile) and bool(image.tile)
         more = lazy and bool(getattr(image, "is_animated", False))
         image.load()
-        exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+        exif = _exif(image)
         container = Container(
             {"MPO": "JPEG"}.get(image.format or "", image.format or "PNG"),
             b"",
@@ -147,6 +166,11 @@ def to_pil(picture: Picture) -> Image.Image:
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha.contiguous().numpy()))
     return image
+
+
+def _exif(image: Image.Image) -> bytes:
+    found: bytes = image.info.get("exif", b"")
+    return found.removeprefix(b"Exif\0\0")
 
 
 def fail_closed(read: Callable[[], T]) -> T:
@@ -189,14 +213,17 @@ class _Reader(io.BytesIO):
 def _decode(data: bytes, max_pixels: int) -> Picture:
     container = strip(data)
     _check_size(container.size, max_pixels)
-    return _picture(load(container, max_pixels), container)
+    image = load(container, max_pixels)
+    if container.format == "AVIF":  # Pillow tells how the file says it is turned, and turns nothing
+        container = replace(container, orientation=exif_orientation(_exif(image)))
+    return _picture(image, container)
 
 
 def _picture(image: Image.Image, container: Container) -> Picture:
     """A loaded image and what its file says about it, as a Picture."""
     subsampling = _subsampling(image)
     notes = ["first_frame_only"] if container.more else []
-    if container.bits == 16:
+    if container.bits > 8:
         notes.append("reduced_to_8_bit")
     colour, alpha = split_alpha(image)
     del image  # of large pictures each copy counts: decoding takes less than four times what it returns
@@ -253,19 +280,32 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise UndecodableError(message, reason="too_large")
 
 
-def load(container: Container, max_pixels: int) -> ImageFile.ImageFile:
+def load(container: Container, max_pixels: int) -> Image.Image:
     """The picture of a container as its file has it. Raises what decoders raise; see `fail_closed`."""
     check_promise(container)
+    if container.format == "HEIF":
+        return _load_heif(container)
     reader = _Reader(container.data)
     image = _PLUGINS[container.format](reader)
     _check_size(image.size, max_pixels)
     if container.format == "TIFF":
         # Memory given beforehand keeps the plugin from its own check against the global limit, which warns.
         image.im = Image.new(image.mode, image.size).im
-    reader.strict = True
+    reader.strict = container.format != "JPEG2000"  # whose decoder reads ahead; its parts were counted
     image.load()
     if container.format in ("JPEG", "TIFF") and _ends_blank(image) and not _is_whole(image, container):
         raise truncated()
+    return image
+
+
+def _load_heif(container: Container) -> Image.Image:
+    """The picture upright: libheif turns it. Not by way of Pillow's plugin, which fills up what is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        why = "HEIC is read where pillow-heif is installed: pip install 'anondata[heif]'"
+        raise UndecodableError(why, reason="unsupported") from None
+    image: Image.Image = pillow_heif.open_heif(io.BytesIO(container.data), convert_hdr_to_8bit=True).to_pillow()
     return image
 
 
@@ -315,8 +355,13 @@ def encode(picture: Picture, *, quality: int = 95) -> bytes:
         raise ValueError(f"quality {quality} is out of range; expected 1 to 100")
     if obstacle := _obstacle(picture.format, picture.pixels.shape[1:], picture.alpha is not None):
         raise ShapeError(f"{picture.format} {obstacle}; write PNG")
-    buffer = io.BytesIO()
-    to_pil(picture).save(buffer, picture.format, **_options(picture, quality))
+    buffer, image = io.BytesIO(), to_pil(picture)
+    if picture.format == "HEIF":  # not by way of Pillow, whose list of plugins is a global
+        import pillow_heif
+
+        pillow_heif.from_pillow(image).save(buffer, format="HEIF", **_options(picture, quality))
+    else:
+        image.save(buffer, picture.format, **_options(picture, quality))
     return buffer.getvalue()
 
 
@@ -324,6 +369,8 @@ def _obstacle(form: str, shape: Sequence[int], alpha: bool) -> str:
     """Why a format cannot hold such a picture, or nothing."""
     if alpha and form not in _ALPHA_FORMATS:
         return "has no alpha"
+    if form == "HEIF" and max(shape) > 128 * min(shape):  # x265 refuses some of those
+        return "has no sides that differ so much"
     side = _MAX_SIDE.get(form, max(shape))
     return f"has no side longer than {side} px" if max(shape) > side else ""
 
@@ -336,6 +383,8 @@ def _options(picture: Picture, quality: int) -> dict[str, Any]:
         # exact: zeros under transparent pixels stay zeros. Lossless: quality is effort.
         effort = {"quality": 25} if picture.lossless else {"quality": quality}
         return {"lossless": picture.lossless, "method": 1, "exact": True, **effort}
+    if picture.format in ("AVIF", "HEIF"):
+        return {"quality": quality, **({"speed": 8} if picture.format == "AVIF" else {})}
     others: dict[str, dict[str, Any]] = {
         "PNG": {"compress_level": 2},
         "TIFF": {"compression": "tiff_adobe_deflate"},

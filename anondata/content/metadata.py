@@ -9,11 +9,17 @@ import re
 import struct
 from collections.abc import Iterator
 
+from anondata.content._bmff import boxes, item_kinds
 from anondata.content._containers import tiff_directory
+from anondata.errors import UndecodableError
 
 _PNG = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs"}
 _WEBP = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
 _TIFF = {*range(254, 260), 262, 266, 273, 274, *range(277, 285), 296, 317, 320, *range(322, 326), 338, 339, 347, 530}
+_HEIF = {b"ftyp", b"meta", b"mdat", b"hdlr", b"pitm", b"iinf", b"iloc", b"iref", b"iprp", b"idat"}
+_ITEMS = {b"av01", b"hvc1", b"grid"}
+_JP2 = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"colr", b"cdef"}
+_ENCODER = b"Created by OpenJPEG version "
 _JPEG_TABLES = {0xC4, 0xDB, 0xDD, 0xDA, *(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC))}
 _WORDS = {0xE1: "EXIF or XMP", 0xE2: "a colour profile or more pictures", 0xED: "IPTC", 0xFE: "a comment"}
 
@@ -28,7 +34,7 @@ def metadata_in(data: bytes) -> tuple[str, ...]:
     """
     try:
         return tuple(dict.fromkeys(_found(data)))
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, UndecodableError):
         return ("a broken structure",)
 
 
@@ -43,6 +49,10 @@ def _found(data: bytes) -> Iterator[str]:
         return _tiff(data)
     if data.startswith(b"BM"):
         return _bmp(data)
+    if data[4:8] == b"ftyp":
+        return _heif(data)
+    if data[4:8] == b"jP  ":
+        return _jpeg2000(data)
     return iter(("an unknown format",))
 
 
@@ -104,3 +114,43 @@ def _bmp(data: bytes) -> Iterator[str]:
     (size,) = struct.unpack_from("<I", data, 2)
     if size != len(data):
         yield "bytes after the picture"
+
+
+def _heif(data: bytes) -> Iterator[str]:
+    top = list(boxes(data, 0, len(data)))
+    inner = [box for meta in top if meta.kind == b"meta" for box in boxes(data, meta.body + 4, meta.end)]
+    if {box.kind for box in (*top, *inner)} - _HEIF:
+        yield "other boxes"
+    for box in inner:
+        if box.kind == b"iinf":
+            found = set(item_kinds(data, box).values())
+            if found & {b"Exif", b"mime"}:
+                yield "EXIF or XMP"
+            if found - _ITEMS - {b"Exif", b"mime"}:
+                yield "other items"
+        elif box.kind == b"iprp" and re.search(rb"colr(prof|rICC)", data[box.body : box.end]):
+            yield "a colour profile"
+
+
+def _jpeg2000(data: bytes) -> Iterator[str]:
+    top = list(boxes(data, 0, len(data)))
+    inner = [box for head in top if head.kind == b"jp2h" for box in boxes(data, head.body, head.end)]
+    if {box.kind for box in (*top, *inner)} - _JP2:
+        yield "other boxes"
+    if any(box.kind == b"colr" and data[box.body] == 2 for box in inner):
+        yield "a colour profile"
+    for box in top:
+        if box.kind == b"jp2c":
+            yield from _codestream(data[box.body : box.end])
+
+
+def _codestream(stream: bytes) -> Iterator[str]:
+    """Up to its first tile; what follows must be parts of tiles, whose lengths decoding checks."""
+    at = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker == 0xFF90:
+            return
+        if marker == 0xFF64 and not stream.startswith(_ENCODER, at + 6):
+            yield "a comment"
+        at += 2 + length

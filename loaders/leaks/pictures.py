@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from anondata.content import codec
+from anondata.content.metadata import metadata_in
 from anondata.errors import AnondataError, UndecodableError
 
 _NAMES = "jpg jpeg jpe jfif png apng webp gif tif tiff bmp dib heic heif avif jp2 jxl"
@@ -106,6 +107,8 @@ def is_bare(data: bytes) -> bool:
     parts = take_apart(data)
     if parts.whole:
         return parts.plain
+    if data[4:8] in (b"ftyp", b"jP  "):
+        return not metadata_in(data)
     try:  # TIFF and BMP: what the codec would write of it is the same
         return codec.encode(codec.decode(data)) == data
     except (AnondataError, ValueError):
