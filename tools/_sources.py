@@ -84,12 +84,15 @@ def others_in_words(others: Mapping[str, int], hidden: int) -> str:
     """What was left alone, with the suffixes that there are most of.
 
     >>> others_in_words({"mov": 3, "dng": 1}, 2)
-    '4 other files, 2 hidden; by suffix: 3 mov, 1 dng'
+    '4 other files, 2 hidden. By suffix: 3 mov, 1 dng.'
     """
+    return f"{sum(others.values())} other files, {hidden} hidden.{_suffixes(others)}"
+
+
+def _suffixes(others: Mapping[str, int]) -> str:
     most = sorted(others.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{count} {suffix}" for suffix, count in most[:8]] + (["…"] if len(most) > 8 else [])
-    within = f"; by suffix: {', '.join(told)}" if told else ""
-    return f"{sum(others.values())} other files, {hidden} hidden{within}"
+    return f" By suffix: {', '.join(told)}." if told else ""
 
 
 @dataclass
@@ -118,8 +121,8 @@ def list_sources(given: Sequence[str], *, out: Path) -> Listing:
             found.setdefault((source.name, source.place), source)
     if not found:
         raise click.UsageError(
-            f"no images in the sources ({others_in_words(tally.others, tally.hidden)}). In folders and globs images "
-            f"are chosen by suffix: {in_words()}"
+            f"no images in the sources ({sum(tally.others.values())} other files, {tally.hidden} hidden)."
+            f"{_suffixes(tally.others)} In folders and globs images are chosen by suffix: {in_words()}"
         )
     return Listing(tuple(found.values()), dict(tally.others), tally.hidden)
 

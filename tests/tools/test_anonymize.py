@@ -154,7 +154,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(anondata, photos, stat
     for line in (
         "policy faces (",
         "5 samples, of which 0 are done",
-        "left alone: 1 other files, 1 hidden; by suffix: 1 txt",
+        "left alone: 1 other files, 1 hidden. By suffix: 1 txt.",
         "random_colors",
     ):
         assert line in shown.out
@@ -336,7 +336,7 @@ def test_a_folder_without_images_is_a_usage_error(anondata, tmp_path):
     (tmp_path / "src/a.txt").write_text("")
     shown = anondata("anonymize", tmp_path / "src", "--out", tmp_path / "out")
     assert shown.code == 2
-    assert "no images in the sources (1 other files, 0 hidden; by suffix: 1 txt)" in shown.err
+    assert "no images in the sources (1 other files, 0 hidden). By suffix: 1 txt." in shown.err
 
 
 def test_unknown_policies_list_the_known_ones(anondata, photos, tmp_path):
