@@ -76,6 +76,16 @@ def _inside(picture: Tensor, rect: list[int]) -> Tensor:
     return bounded(inside) if picture.is_floating_point() else inside
 
 
+def mirrored(picture: Tensor, rows: range, columns: range) -> Tensor:
+    """The part ``(C, h, w)`` of a picture ``(C, H, W)``; beyond its edges it is mirrored, as often as need be."""
+
+    def inside(places: range, size: int) -> Tensor:
+        index = torch.arange(places.start, places.stop, device=picture.device) % (2 * size)
+        return torch.minimum(index, 2 * size - 1 - index)
+
+    return picture.index_select(1, inside(rows, picture.shape[1])).index_select(2, inside(columns, picture.shape[2]))
+
+
 def similarity(source: Tensor, target: Tensor) -> Tensor:
     """The rotation, scale and shift that bring points ``source`` closest to ``target``, as ``(R, 2, 3)``.
 

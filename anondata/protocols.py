@@ -34,21 +34,27 @@ UPRIGHT = "upright"
 """The look that every detector gets that does not say which it wants: a media's view, and what is hidden in it."""
 
 
+INSIDE = 0.25  # of a region, without which it is the mirror image of one
+
+
 @dataclass(frozen=True)
 class Look:
     """What detectors are shown of one media, and the way back to its view.
 
     view: as a detector takes it. name: of the kind of look. back: ``(2, 3)``, takes x, y, 1 of a place in the look to
-        the place in the view; None where they are the same.
+        the place in the view; None where they are the same. frame: height and width of the view, of a look that shows
+        more than it.
     """
 
     view: Tensor
     name: str = UPRIGHT
     back: Tensor | None = None
+    frame: tuple[int, int] | None = None
 
     def on_view(self, found: Regions) -> Regions:
-        """What was found in the look, in pixels of the view."""
-        return found if self.back is None else found.mapped(self.back)
+        """What was found in the look, in pixels of the view, without what lies beyond its edge."""
+        mapped = found if self.back is None else found.mapped(self.back)
+        return mapped if self.frame is None else mapped.select(mapped.shares_inside(*self.frame) >= INSIDE)
 
 
 class Detector(Protocol):

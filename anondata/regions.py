@@ -102,6 +102,12 @@ class Regions:
         grown = margins[turned].where(self.has_landmarks[:, None], max(HEAD)) * self.sizes.repeat(1, 2)
         return replace(self, boxes=self.boxes + grown * grown.new_tensor([-1, -1, 1, 1]))
 
+    def shares_inside(self, height: int, width: int) -> Tensor:
+        """``(R,)`` share in [0, 1] of each box that lies in a picture of this size."""
+        far = self.boxes.new_tensor([width, height])
+        visible = (torch.minimum(self.boxes[:, 2:], far) - self.boxes[:, :2].clamp(min=0)).clamp(min=0)
+        return visible.prod(dim=1) / self.sizes.prod(dim=1).clamp(min=1e-9)
+
     def mapped(self, places: Tensor) -> Regions:
         """The same regions in another picture, to whose places ``(2, 3)`` takes x, y, 1 of this one's.
 

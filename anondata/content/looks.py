@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.kernels import mirrored, resize
 from anondata.protocols import Look
 
 HALF_PX = 400  # long side from which on looks are at half size: a quarter of the cost
 GLANCE_PX = 256  # long side at which it is decided whether a look is called for
 SHAPE_PX = 320  # side of a square as large as a look in another shape: squeezed pictures are close-ups
+LARGEST_SCALE = 4.0  # of pictures of a few pixels
 SHAPE_RATIO = 3.0  # what is between 2 and 4 is within a third of it, which the detector does not mind
 CHANNEL_PX = 512  # long side of a look at one channel
 TILES = 8  # along the long side; each is looked at by itself
@@ -41,12 +42,24 @@ def turned(view: Tensor) -> Iterator[Look]:
 
 
 def shapes(view: Tensor) -> Iterator[Look]:
-    """The picture stretched in one direction and in the other, in few pixels."""
+    """The picture stretched in one direction and in the other, and as it is with a border, in few pixels each."""
     height, width = view.shape[1:]
     for ratio in (SHAPE_RATIO, 1 / SHAPE_RATIO):
         sides = (math.sqrt(height / width / ratio), math.sqrt(width / height * ratio))
         high, wide = (max(1, min(round(SHAPE_PX * side), 4 * SHAPE_PX)) for side in sides)
         yield _plain(view, resize(view[None], high, wide)[0], "shape")
+    yield _bordered(view)
+
+
+def _bordered(view: Tensor) -> Look:
+    """For tight pictures: what is cut off at an edge is completed by its mirror image."""
+    scale = min(SHAPE_PX / max(view.shape[1:]), LARGEST_SCALE)
+    high, wide = (max(1, round(side * scale)) for side in view.shape[1:])
+    small = resize(view[None], high, wide)[0]
+    border = max(high, wide) // 4
+    look = mirrored(small, range(-border, high + border), range(-border, wide + border))
+    back = _scale(view, small) * torch.tensor([[1.0, 0, -border], [0, 1, -border]])
+    return Look(look, "shape", back, (view.shape[1], view.shape[2]))
 
 
 def ranges(view: Tensor) -> Iterator[Look]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anondata.kernels import cut, outer_rects
+from anondata.kernels import mirrored, outer_rects, resize
 from anondata.models.shared import network
 from anondata.regions import Regions
 
@@ -49,10 +49,16 @@ def _best_scores(views: Sequence[Tensor], found: Regions) -> Tensor:
     rects = outer_rects(squares.boxes, MARGIN, frames)
     run, best = network("centerface", found.boxes.device), torch.zeros_like(found.scores)
     for side in SIDES_PX:
-        parts = [cut(views[i], rect[None], side) for i, rect in zip(found.image.tolist(), rects, strict=True)]
-        heat = run(torch.cat(parts) * 255)[0][:, 0]
+        parts = [_crop(views[i], rect, side) for i, rect in zip(found.image.tolist(), rects.tolist(), strict=True)]
+        heat = run(torch.cat(parts).float())[0][:, 0]
         if not bool(heat.isfinite().all()):
             raise ValueError("the detector's heatmap is not finite")
         rim = heat.shape[1] // 4
         best = torch.maximum(best, heat[:, rim:-rim, rim:-rim].flatten(1).amax(dim=1))
     return best
+
+
+def _crop(view: Tensor, rect: list[int], side: int) -> Tensor:
+    """``(1, 3, side, side)``: beyond the picture's edge its mirror image, which makes a face of one that is cut."""
+    x0, y0, x1, y1 = rect
+    return resize(mirrored(view, range(y0, y1), range(x0, x1))[None], side, side)
