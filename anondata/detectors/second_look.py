@@ -6,7 +6,6 @@ What is no face is taken for one at one size and one place, mostly; a face is on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +18,8 @@ SIDES_PX = (64, 96, 192)  # of what is shown to the network
 MARGIN = 2.0  # of it to a region's longer side
 LEAST_PX = 12.0  # geometric mean of a region's sides: of smaller ones too little is left to judge by
 
-# Of 80 hard faces, the best of the three sizes told 78 at this score, and the other two by the detector's own score.
+# The best of the three sizes had as much for 78 of 80 hard faces (two behind bars had less), and for 10 of 418
+# animals and things that a detector had taken for faces.
 AGREED = 0.45
 AT_ONCE = 32  # regions in one call of the network
 
@@ -33,29 +33,25 @@ def without_doubtful(views: Sequence[Tensor], found: Regions, *, sure: float) ->
         ValueError: the network's output is not finite.
     """
     judged = (found.scores < sure) & (found.sizes.prod(dim=1).sqrt() >= LEAST_PX)
-    rows = judged.nonzero().flatten()
-    kept = ~judged
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        kept[part] = _best_scores(views, found.select(part)) >= AGREED
+    rows, kept = judged.nonzero().flatten(), ~judged
+    for side in SIDES_PX:  # the small ones first: they settle most
+        for part in (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)):
+            kept[part] = _scores(views, found.select(part), side) >= AGREED
+        rows = rows[~kept[rows]]
     return found.select(kept)
 
 
-def _best_scores(views: Sequence[Tensor], found: Regions) -> Tensor:
-    """``(R,)``: of each region, the highest score of a face about its middle, over all sizes."""
+def _scores(views: Sequence[Tensor], found: Regions, side: int) -> Tensor:
+    """``(R,)``: of each region at one size, the highest score of a face about its middle."""
     centre, half = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2, found.sizes.amax(dim=1, keepdim=True) / 2
-    squares = replace(found, boxes=torch.cat([centre - half, centre + half], dim=1))
     frames = torch.tensor([views[image].shape[-2:] for image in found.image.tolist()])
-    rects = outer_rects(squares.boxes, MARGIN, frames)
-    run, best = network("centerface", found.boxes.device), torch.zeros_like(found.scores)
-    for side in SIDES_PX:
-        parts = [_crop(views[i], rect, side) for i, rect in zip(found.image.tolist(), rects.tolist(), strict=True)]
-        heat = run(torch.cat(parts).float())[0][:, 0]
-        if not bool(heat.isfinite().all()):
-            raise ValueError("the detector's heatmap is not finite")
-        rim = heat.shape[1] // 4
-        best = torch.maximum(best, heat[:, rim:-rim, rim:-rim].flatten(1).amax(dim=1))
-    return best
+    rects = outer_rects(torch.cat([centre - half, centre + half], dim=1), MARGIN, frames).tolist()
+    parts = [_crop(views[i], rect, side) for i, rect in zip(found.image.tolist(), rects, strict=True)]
+    heat = network("centerface", found.boxes.device)(torch.cat(parts).float())[0][:, 0]
+    if not bool(heat.isfinite().all()):
+        raise ValueError("the detector's heatmap is not finite")
+    rim = heat.shape[1] // 4
+    return heat[:, rim:-rim, rim:-rim].flatten(1).amax(dim=1)
 
 
 def _crop(view: Tensor, rect: list[int], side: int) -> Tensor:
