@@ -71,6 +71,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "keeps_mouth": "anondata.verifiers.gates.face_utility:KeepsMouth",
         "parrot_match": "anondata.verifiers.gates.parrot_match:ParrotMatch",
         "person_match": "anondata.verifiers.gates.person_match:PersonMatch",
+        "pixel_match": "anondata.verifiers.gates.pixel_match:PixelMatch",
         "place_match": "anondata.verifiers.gates.place_match:PlaceMatch",
         "plate_unread": "anondata.verifiers.gates.text_gates:PlateUnread",
         "self_match": "anondata.verifiers.gates.self_match:SelfMatch",

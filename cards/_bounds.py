@@ -73,9 +73,9 @@ def _sentence(kind: str, ladder: str, number: int, step: Step) -> str:
     verdict = "safe" if leakage.safe else "not safe"
     rest = "" if leakage.safe else ": only measured attackers speak for it"
     return (
-        f"{which}, leaves at most {bits[0]} bits of {article} {kind} in one release and {bits[1]} in {SAFE_RELEASES}, "
-        f"from which an ideal attacker names at most {named[0]} and {named[1]} right of {SAFE_CANDIDATES} candidates: "
-        f"{verdict} by calculation{rest}."
+        f"{which}, leaves at most {bits[0]} bits of {article} {kind} in one release and {bits[1]} in "
+        f"{SAFE_RELEASES}, from which an ideal attacker names at most {named[0]} and {named[1]} right of "
+        f"{SAFE_CANDIDATES} candidates: {verdict} by calculation{rest}."
     )
 
 

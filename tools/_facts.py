@@ -92,6 +92,7 @@ def _gates(component: Any, kind: str, within: str = "") -> Iterator[Gate]:
     from anondata.verifiers.gates.compose import AllOf, AnyOf
     from anondata.verifiers.gates.confidence_drop import ConfidenceDrop
     from anondata.verifiers.gates.parrot_match import ParrotMatch
+    from anondata.verifiers.gates.pixel_match import PixelMatch
 
     if isinstance(component, AllOf | AnyOf):
         for part in component.gates:
@@ -102,7 +103,7 @@ def _gates(component: Any, kind: str, within: str = "") -> Iterator[Gate]:
         note = "calibrated on the gallery's portraits, put through each technique"
     elif isinstance(component, ConfidenceDrop):
         note = f"a fall of every classifier's confidence by {component.drop:g}, or to {component.negligible:g}"
-    elif not isinstance(component, ByDistance):
+    elif not isinstance(component, ByDistance | PixelMatch):
         ours = ":" not in name_of("verifier", component)
         note = (
             str(inspect.getdoc(component)).partition("\n\n")[0] if ours else "a gate of the policy's own: " + UNKNOWN
@@ -131,7 +132,7 @@ def _by_distance(component: Any, name: str, kind: str, use: str, distance: float
         region=kind,
         use=use,
         within=within,
-        embedder=component.made.name,
+        embedder=calibration.embedder,
         far=component.far,
         threshold=distance,
         calibrated_on=calibration.data,

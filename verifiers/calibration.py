@@ -198,7 +198,7 @@ def calibrate(
         data=data,
         identities=len(names),
         impostor_pairs=len(impostors),
-        thresholds=_thresholds(impostors, genuine, photos, chosen, repeats),
+        thresholds=thresholds_of(impostors, genuine, photos, chosen, repeats),
         genuine_pairs=len(genuine),
         left_out=len(people) - len(usable),
         embedder_fingerprint=embedder.fingerprint,
@@ -287,9 +287,13 @@ def _rounded_up(rate: float) -> float:
     return math.ceil(rate * 10.0**digits - 1e-9) / 10.0**digits
 
 
-def _thresholds(
+def thresholds_of(
     impostors: Pairs, genuine: Pairs, photos: Array, rates: Sequence[float], repeats: int
 ) -> tuple[Threshold, ...]:
+    """The thresholds at rates that the pairs support; for measures other than distances of templates, too.
+
+    photos: ``(n,)`` int, how many photos each person has. repeats: of the bootstrap.
+    """
     drawn = np.stack([at_rates(impostors, photos, rates, draw) for draw in draws(len(photos), repeats)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     found = []

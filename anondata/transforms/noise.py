@@ -16,7 +16,8 @@ class Noise(RegionTransform):
     """Adds Gaussian noise whose grain grows with the region.
 
     The noise of a region depends on the key and the region alone. Whoever knows the key can subtract it: it is a
-    secret. Noise finer than the face averages out when a recognizer shrinks it, hence the grain.
+    secret. Noise finer than the face averages out when a recognizer shrinks it, hence the grain. It averages out over
+    several releases, too, and it does not reach what is finer than its grain: there is no bound of what it leaves.
 
     Args:
         std: standard deviation on the [0, 1] scale, in (0, 10].

@@ -20,16 +20,21 @@ GREY = 0.5  # what contrast is taken away towards
 class Pixelate(RegionTransform):
     """Replaces a region by a mosaic of its own mean colours, each shifted at random.
 
-    A plain mosaic (``noise=0``) stops naive attackers and no parrot: of two blocks a side, 26-36 % of 51 people were
-    still found by attackers who pixelate their gallery alike, by skin, hair and light. Noise on each block's colour
-    takes that from them (3-6 %; chance is 2 %), low contrast with it also from those who smooth it away (0-5 %).
+    **Not safe by itself** where anything of the contrast is left. A plain mosaic (``noise=0``) stops naive attackers
+    and no parrot: of two blocks a side, 26-36 % of 51 people were still found by attackers who pixelate their gallery
+    alike, by skin, hair and light. Noise on each block's colour takes that from face networks (3-6 %; chance is 2 %),
+    and not from an attacker without any: who takes the blocks' colours of a clear photo of each candidate and names
+    the nearest found 51 % from one release of 8 blocks with noise 0.13 and contrast 0.2, 81 % of noise 0.3 and
+    contrast 1, and 87 % from eight releases, since noise averages out over blocks and releases. :meth:`leakage`
+    bounds what anybody can find; with ``contrast=0`` nothing is left to be found.
 
     Args:
         blocks: blocks along the region's side, 1 to 64: a number, not a size in pixels, so that strength does not
             fall as faces grow. A crop that reaches beyond its region never gets more blocks a region than this.
         noise: standard deviation of the shift of each block and channel on the [0, 1] scale, 0 to 10.
-        contrast: what is left of each block's difference from middle grey, 0 to 1. Low contrast with a little noise
-            hides as much as full contrast with much noise, and is easier on the eye and on a model.
+        contrast: what is left of each block's difference from middle grey, 0 to 1. What counts is noise / contrast:
+            low contrast with a little noise hides as much as full contrast with much noise, and is easier on the eye
+            and on a model. Below 5 it hides little.
 
     Source: Newton, Sweeney, Malin (2005) for why a mosaic does not hide a face from a machine; Fan (2018),
     doi 10.1007/978-3-319-95729-6_10, for noise on the blocks of a mosaic.

@@ -29,7 +29,7 @@ class SyntheticFace(FaceSwap):
 
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
-    like a real one: results must pass the gates like any other, so this technique does not say that it erases.
+    like a real one: results must pass the gates like any other, and there is no bound of what they tell.
     Around the new head lie random colours: a background that continued the surroundings let attackers name people by
     hair and neck within the covered area, too.
     Regions less than 18 px wide keep a trace of the original along the edge of the covered area: give them a rung

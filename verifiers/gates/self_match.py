@@ -19,8 +19,10 @@ class SelfMatch(ByDistance):
     The scores are Euclidean distances: 0 before (a face is itself), and how far the result is from it. For a region
     that was erased see :func:`anondata.verifiers.gates.base.eased`.
 
-    Not guaranteed: that an attacker who anonymizes their own photos alike, or another network, fails too. One gate is
-    one attacker; a policy should rest on an audit by several.
+    Not guaranteed: that an attacker who anonymizes their own photos alike, another network, or one who compares
+    colours without any network (:class:`anondata.verifiers.gates.pixel_match.PixelMatch`) fails too. A noisy mosaic
+    passed of which the last named 51 % of 51 people. One gate is one attacker; a policy should rest on an audit by
+    several.
     """
 
     @property
