@@ -141,6 +141,11 @@ class RegionPolicy(_Data):
     on_exhausted: Literal["fill", "drop", "raise"] = "fill"
     pseudonyms: PseudonymStep | None = None
 
+    @property
+    def covers_everyone(self) -> bool:
+        """Whether no region is left as it is because of whose it is."""
+        return self.cover.name in ("everyone", "head")
+
     @model_validator(mode="after")
     def _check_pseudonyms(self) -> RegionPolicy:
         if self.pseudonyms and not any(getattr(step.make(), "pseudonymous", False) for step in self.ladder):

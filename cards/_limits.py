@@ -56,7 +56,7 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
             f"{denied} regions that detectors take for the kind {kind} are as they were: the publisher marked them as "
             "none, such as statues and drawings. Only the policy's galleries, where it has any, were asked."
         )
-    if region.cover.name != "everyone":
+    if not region.covers_everyone:
         spared = int(counts.get("spared", 0)) - denied
         said.append(
             f"The policy does not cover everyone: by the rule `{region.cover.name}` {spared} of "

@@ -16,6 +16,7 @@ _EXHAUSTED = {
 }
 _COVERS = {
     "everyone": "Every {kind} is changed, whoever it is.",
+    "head": "Every {kind} is changed, whoever it is, and hair, neck and shoulders with it.",
     "gallery": "A {kind} is changed where it may be of somebody in the gallery {gallery}; others stay.",
     "everyone_except": "Every {kind} is changed but those of people in the gallery {gallery}; in doubt it is.",
 }
@@ -60,6 +61,8 @@ def _content(name: str, content: ContentPolicy) -> Iterator[str]:
 def _region(kind: str, region: RegionPolicy) -> Iterator[str]:
     rule = _COVERS.get(region.cover.name, "Which {kind} is changed is told by the rule {rule}.")
     told = rule.format(kind=kind, rule=region.cover.name, gallery=repr(region.cover.params.get("gallery", "")))
+    if region.cover.params.get("area") == "head":
+        told += " Hair, neck and shoulders are covered, too."
     yield told if kind in _PEOPLE else told.replace(", whoever it is", "")
     ladder = "; then ".join(_step(step) for step in region.ladder)
     yield (

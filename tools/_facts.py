@@ -82,7 +82,7 @@ def gates_of(policy: Policy) -> Iterator[Gate]:
         for kind, region in content.regions.items():
             for step in (*region.verify, *region.utility):
                 yield from _gates(step.make(), kind)
-            if region.cover.name != "everyone":
+            if not region.covers_everyone:
                 yield _cover(region.cover.make(), region.cover.name, kind)
 
 

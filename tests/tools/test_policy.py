@@ -157,3 +157,14 @@ def test_check_says_which_gates_and_techniques_are_made_for_something_else(anond
 @pytest.mark.parametrize("name", presets())
 def test_presets_suit_their_kinds(anondata, name):
     assert "is made for" not in anondata("policy", "check", name).err
+
+
+@pytest.mark.parametrize(
+    "cover", ["head", {"gallery": {"gallery": "protected", "far": 0.05, "area": "head"}}], ids=str
+)
+def test_the_explanation_says_that_hair_and_shoulders_are_covered(anondata, tmp_path, cover):
+    mine = yaml.safe_load(load_policy("faces").to_yaml())
+    mine["content"]["image"]["regions"]["face"]["cover"] = cover
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine, sort_keys=False))
+    told = " ".join(anondata("policy", "explain", tmp_path / "mine.yaml", "--json").json["done"]).lower()
+    assert "hair, neck and shoulders" in told
