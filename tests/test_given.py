@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset as wds
+import yaml
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes
 
@@ -348,7 +349,11 @@ def test_what_no_picture_is_beside_is_not_let_through():
 
 
 def policy(given: str = "{0: face, person: ignore}") -> Policy:
-    return from_yaml(load_policy("faces-fill").to_yaml().replace("given: {}", f"given: {given}"))
+    data = yaml.safe_load(load_policy("faces-fill").to_yaml())
+    content = data["content"]["image"]
+    content["given"] = yaml.safe_load(given)
+    content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]  # one colour, that tests can tell
+    return from_yaml(yaml.safe_dump(data, sort_keys=False))
 
 
 def test_a_policy_says_what_categories_mean():

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset as wds
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -383,7 +384,11 @@ def blank() -> Tensor:
 
 
 def policy(given: str) -> Policy:
-    return from_yaml(load_policy("faces-fill").to_yaml().replace("given: {}", f"given: {given}"))
+    data = yaml.safe_load(load_policy("faces-fill").to_yaml())
+    content = data["content"]["image"]
+    content["given"] = yaml.safe_load(given)
+    content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]  # one colour, that tests can tell
+    return from_yaml(yaml.safe_dump(data, sort_keys=False))
 
 
 def anonymizer(given: str = "{3: face, 9: ignore}") -> Anonymizer:
