@@ -53,8 +53,8 @@ def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
         )
     if denied := int(counts.get("denied", 0)):
         said.append(
-            f"{denied} regions that detectors take for the kind {kind} are as they were: the publisher marked them as "
-            "none, such as statues and drawings. Only the policy's galleries, where it has any, were asked."
+            f"{denied} regions that detectors take for the kind {kind} are as they were: the publisher marked them "
+            "as none, such as statues and drawings. Only the policy's galleries, where it has any, were asked."
         )
     if not region.covers_everyone:
         spared = int(counts.get("spared", 0)) - denied

@@ -83,7 +83,7 @@ def without_the_rest(value: Any, *, name: str, path: Sequence[str]) -> Any:
     if not path:
         return value
     data = json.loads(value, object_pairs_hook=once)
-    key, part = _inside(data, path)
+    _, part = _inside(data, path)
     for step in reversed(path):
         part = {step: part}
     return _like(value, json.dumps(part))
