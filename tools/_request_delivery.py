@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anondata.errors import LimitError, PublishError, QuotaExceeded, RequestError, UnknownClientError
+from anondata.errors import LedgerError, LimitError, PublishError, QuotaExceeded, RequestError, UnknownClientError
 from anondata.tools._request_result import RequestResult
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class Delivery:
             self._publish(*self._anonymize(granted))
 
     def _granted(self) -> int:
-        """How many samples may be had. Where no limit is set at all, what is wrong with the catalog is told first."""
+        """How many samples may be had. Where nothing is set up yet, what is wrong with the catalog is told first."""
         from anondata.tools._request_source import check_place, loaded, quiet
         from anondata.tools._request_terms import grant
 
         check_place(self.terms)
         try:
             return grant(self.book, self.terms.scope, self.terms.asked)
-        except UnknownClientError:
+        except LedgerError:  # no ledger, or no limit of this client
             with quiet():
                 loaded(self.terms)
             raise

@@ -130,7 +130,10 @@ def _check_columns(terms: Terms, found: Dataset) -> None:
             )
     for column in filter(None, (terms.entry.identity, *terms.asked.where)):
         if column not in found.features:
-            raise CatalogError(f"the catalog declares a column {column!r}, which the dataset does not have")
+            raise CatalogError(
+                f"the catalog declares a column {column!r}, which the dataset does not have; it has "
+                f"{', '.join(found.features)}"
+            )
     layout_of(found.features, terms.schema)
 
 

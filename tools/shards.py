@@ -204,7 +204,7 @@ def _execute(job: Job, options: dict[str, Any]) -> int:
     if options["as_json"]:
         click.echo(json.dumps(summary.to_json()))
     if isinstance(result.error, UndeclaredFieldError):
-        raise click.UsageError(str(result.error)) from result.error
+        raise click.UsageError(f"{result.error}. Here: --image, --keep or --drop") from result.error
     if result.error:
         raise result.error
     if summary.words:

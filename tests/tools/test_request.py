@@ -414,5 +414,8 @@ def test_what_is_wrong_with_the_catalog_is_told_before_that_no_limit_is_set(ask,
     change(at, **entry)
     with pytest.raises(AnondataError, match=words):
         ask()
+    (at / "quotas.db").unlink()
+    with pytest.raises(AnondataError, match=words):
+        ask(out=at / "other")
     with pytest.raises(AnondataError, match=words):
         plan(at / "catalog.yaml", client="acme", dataset="portraits", n=2)
