@@ -113,7 +113,7 @@ def read_sealed(place: Place, *, secret: bytes | None) -> bytes:
             return _plain_payload(file, header)
         if secret is None:
             raise GalleryError(
-                "the gallery file is encrypted: give its key, or the path of its key file (commands take --gallery-key "
+                "the gallery file is encrypted: give its key, or the path of its key file (of commands --gallery-key "
                 f"or --key-file), or set {KEY_VARIABLE}"
             )
         return _decrypted_payload(file, header, secret)
