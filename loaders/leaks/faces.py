@@ -94,7 +94,7 @@ def concordances(original: Tensor, other: Tensor, box: Box) -> tuple[float, floa
     here = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
     there = (other.shape[-1] - here[2], here[1], other.shape[-1] - here[0], here[3])
     boxes = [_scaled(place, scale) for place in (here, there) for scale in SCALES]
-    near = _concordance(templates, _detail(_views(other, boxes)))
+    near = _concordance(templates, detail(_views(other, boxes)))
     return float(near[: len(SCALES)].max()), float(near[len(SCALES) :].max())
 
 
@@ -105,7 +105,7 @@ def _templates(original: Tensor, box: Box) -> Tensor:
     if _size_px(box) < SOFT_BELOW_PX:
         half = max(8, int(_size_px(box) / 2))
         looks.append(resize(resize(face, half, half), *face.shape[-2:]))
-    details = _detail(torch.cat(looks))[..., SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX]
+    details = detail(torch.cat(looks))[..., SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX]
     return torch.cat([details, details.flip(-1)])
 
 
@@ -136,7 +136,7 @@ def _views(picture: Tensor, boxes: list[Box]) -> Tensor:
     return torch.cat(views)
 
 
-def _detail(views: Tensor) -> Tensor:
+def detail(views: Tensor) -> Tensor:
     """What is finer than a face's light and shade. Twice, as once leaves a sixth of what a blur keeps."""
     fine = views - _blurred(views, COARSE_PX)
     return _blurred(fine - _blurred(fine, COARSE_PX), FINE_PX)

@@ -28,6 +28,12 @@ _ANCHOR, _SPREAD = np.uint32(0x5BD1E995), np.uint32(0x9E3779B1)
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64)
 
 
+def differences(data: Bytes) -> bytes:
+    """Each byte's XOR with the next: what stays as it is where all bytes were XORed with one and the same."""
+    flat = np.frombuffer(data, np.uint8)
+    return (flat[1:] ^ flat[:-1]).tobytes()
+
+
 def fingerprints(data: Bytes, sampling: int = SPARSE) -> Fingerprints:
     """Of all windows that are chosen, in no order, with repeats. Less than 32 bytes have none."""
     chunks = [_window_hashes(chunk, _chosen(chunk, sampling)) for chunk in _chunks(data)]
