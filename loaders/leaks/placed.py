@@ -1,4 +1,35 @@
-"""Is a region of one picture shown in another, wherever it lies, however large, turned, mirrored or as a negative?"""
+"""Is a region of one picture shown in another, wherever it lies, however large, turned, mirrored or as a negative?
+
+Each region, and what lies around it, is looked for at a low resolution in every place and size of the other picture.
+The likeliest places are looked at again, step by step from what lies around to the region itself, and compared by
+what is fine in them.
+
+Measured on 8 portraits of London, one a person, shrunk so that the face has these pixels a side; below 60 px it lies
+in a photo of something else. The lowest score of copies, and where that is below the bound the share found:
+
+====================================  =========  =========  ====  ====  =====
+side of the face, px                  16         24         48    96    148
+====================================  =========  =========  ====  ====  =====
+the face cut out, as PNG              0.93       0.94       0.92  0.87  0.87
+with a third more, JPEG of 30         0.83, 87%  0.82, 87%  0.92  0.93  0.89
+with a third more, as 112 x 112       0.95       0.96       0.96  0.96  0.97
+with half as much more, turned by 10  0.93       0.95       0.92  0.89  0.85
+with half as much more, mirrored      0.95       0.95       0.92  0.90  0.90
+all in a square, brought to 256 px    0.77, 75%  0.89       0.92  0.91  0.88
+all as a negative                     0.92       0.94       0.91  0.92  0.88
+all turned by 10 or 90 degrees        0.89       0.93       0.92  0.92  0.91
+with a third more, half the size      0.74, 0%   0.78, 62%  0.89  0.96  0.90
+highest of other people               0.80       0.79       0.78  0.78  0.77
+====================================  =========  =========  ====  ====  =====
+
+In another draw of five people the highest was 0.86, of a face of 24 px. What presets make of a face has at most 0.53,
+generated faces in its place 0.46, its edges 0.56, its light and shade 0.68, and photos of other things 0.6. Another
+photo of the same person in the same pose has 0.89 to 0.95, and counts as a copy.
+
+Not found: faces below 16 px in the kept picture, or that are less than a sixteenth of its long side where little of
+what lies around them is shown; most faces turned by 20 degrees. One face costs 0.1 s, five 0.2 s, on a busy core: a
+fifth to a third of what anonymizing takes.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +45,19 @@ from torch import Tensor
 from anondata.kernels import resize
 from anondata.loaders.leaks.faces import SHIFT_PX, SIDE_PX, Box, detail
 
-COPY = 0.84
+COPY = 0.84  # see above
 
 COARSE_PX = 12  # of what is looked for, when it is looked for everywhere
 LONG_PX = 192  # of the other picture's long side, then: a region is found from a sixteenth of it on
-STEP = 1.15  # from one size to the next
+STEP = 1.2  # from one size to the next: 1.15 found no more, and took half as long again
 BEYOND = 1.25  # a region may be cut a little by the other picture's border
-NEST = 4.0
-FINE_PX, FINE_FROM_PX = 64, 48
+NEST = 4.0  # times as large is each area around
+FINE_PX, FINE_FROM_PX = 64, 48  # other people in one pose reach 0.82 by what is coarse in their faces, else 0.70
 INNER = 0.85  # of a region, which may have been cut out tightly
 LONG = 2.0  # times as long as broad: then no part of a region stands for it
 TURNS = (0.0, 10.0, -10.0, 90.0, 180.0, 270.0)
-LIKELY, HOPELESS, NEARLY = 0.75, 0.5, 0.65
-CANDIDATES = 4
+LIKELY, HOPELESS, NEARLY = 0.75, 0.5, 0.65  # scores from which a place is looked at, looked at further, and finely
+CANDIDATES = 4  # of each area; eight found no more
 NOISE = 3.0  # squared grey levels: below that detail is the encoder's
 
 
