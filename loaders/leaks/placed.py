@@ -195,13 +195,15 @@ def _candidates(before: Looked, after: Looked, areas: Sequence[Area]) -> Mapping
         return {}
     scores, places = torch.stack(alike, dim=1).flatten(1), torch.stack(where, dim=1).flatten(1, 2)
     top = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
+
+    def place(row: int, at: int) -> Place:
+        (x, y), side, (turn, mirrored) = places[row, at].tolist(), sides[at // len(looks)], looks[at % len(looks)]
+        return Place(x, y, side, side, turn, mirrored)
+
+    ranked = zip(areas, top.values.tolist(), top.indices.tolist(), strict=True)
     return {
-        area: [
-            Place(*places[row, i].tolist(), sides[i // len(looks)], sides[i // len(looks)], *looks[i % len(looks)])
-            for score, i in zip(top.values[row].tolist(), top.indices[row].tolist(), strict=True)
-            if score > LIKELY
-        ]
-        for row, area in enumerate(areas)
+        area: [place(row, at) for score, at in zip(own, found, strict=True) if score > LIKELY]
+        for row, (area, own, found) in enumerate(ranked)
     }
 
 
