@@ -96,7 +96,7 @@ def _coarser(smallest_px: int) -> Path:
     """The default policy, told that smaller faces need not be found: the scaled run cannot find them either."""
     from anondata.policy import load_policy
 
-    text = load_policy("faces").to_yaml().replace("smallest_px: 10.0", f"smallest_px: {smallest_px}.0", 1)
+    text = load_policy("faces").to_yaml().replace("smallest_px: 10.0", f"smallest_px: {smallest_px}.0")
     path = Path(tempfile.mkdtemp()) / "coarser.yaml"
     path.write_text(text)
     return path
