@@ -17,7 +17,7 @@ from torch import Tensor
 from anondata.kernels import mirrored, resize
 from anondata.protocols import Look
 
-HALF_PX = 400  # long side from which on looks are at half size: a quarter of the cost
+RANGE_PX = 640  # long side of looks at another range
 GLANCE_PX = 256  # long side at which it is decided whether a look is called for
 SHAPE_PX = 320  # side of a square as large as a look in another shape: squeezed pictures are close-ups
 LARGEST_SCALE = 4.0  # of pictures of a few pixels
@@ -64,7 +64,7 @@ def _bordered(view: Tensor) -> Look:
 
 def ranges(view: Tensor) -> Iterator[Look]:
     """The picture with its dark, bright and faint parts over the full range, where it has any."""
-    glance, small = _at_most(view, GLANCE_PX).float(), half(view)
+    glance, small = _at_most(view, GLANCE_PX).float(), _at_most(view, RANGE_PX)
     bounds = _bounds(glance)
     if bool(((bounds[1] - bounds[0] >= FAINT_LEVELS) & (bounds[1] - bounds[0] < FLAT_LEVELS)).any()):
         yield _plain(view, _locally(small.float(), bounds), "range")
@@ -79,11 +79,6 @@ def channels(view: Tensor) -> Iterator[Look]:
     if differ(_at_most(view, GLANCE_PX).float()):
         for channel in _at_most(view, CHANNEL_PX):
             yield _plain(view, channel.expand(3, -1, -1).contiguous(), "channels")
-
-
-def half(view: Tensor) -> Tensor:
-    """The picture at half size, unless it is small."""
-    return _at_most(view, max(HALF_PX, round(max(view.shape[1:]) / 2)))
 
 
 def _at_most(view: Tensor, side_px: int) -> Tensor:
