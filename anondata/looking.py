@@ -100,7 +100,7 @@ def _detected(detector: Detector, views: Sequence[Tensor], device: torch.device)
 
 
 def _held(regions: Regions, by: Regions) -> Tensor:
-    """``(N,)`` bool: most of whose core lies in or right around a region of the same kind that is as sure."""
+    """``(N,)`` bool: which are one of these regions, or have most of their core in or right around one as sure."""
     if not len(regions) or not len(by):
         return torch.zeros(len(regions), dtype=torch.bool, device=regions.boxes.device)
     core, whole = regions.scaled(CORE).boxes[:, None], by.scaled(AROUND).boxes[None]
@@ -108,7 +108,7 @@ def _held(regions: Regions, by: Regions) -> Tensor:
     share = (high - low).clamp(min=0).prod(dim=2) / (core[..., 2:] - core[..., :2]).prod(dim=2).clamp(min=1e-9)
     same = torch.tensor([[a == b for b in by.kinds] for a in regions.kinds], device=share.device)
     surer = by.scores[None] + AS_SURE >= regions.scores[:, None]
-    return ((share >= HELD) & same & surer).any(dim=1)
+    return (same & ((share >= HELD) & surer | (box_iou(regions.boxes, by.boxes) >= SAME_IOU))).any(dim=1)
 
 
 def without_spared(rules: ContentRules, work: Work, media: Any, device: torch.device) -> Any:
