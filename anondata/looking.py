@@ -26,6 +26,7 @@ CORE_COVERED = 0.95
 # policy covers where it was found upright.
 AROUND = 1.3
 HELD = 0.7
+SAME_PLACE = 0.75  # however sure
 AS_SURE = 0.03  # a surer look has the better box: upside down, a face is found without its forehead
 
 SAME_IOU = 0.6  # two detectors, or two looks, that agree this far found the same region
@@ -108,7 +109,7 @@ def _held(regions: Regions, by: Regions) -> Tensor:
     share = (high - low).clamp(min=0).prod(dim=2) / (core[..., 2:] - core[..., :2]).prod(dim=2).clamp(min=1e-9)
     same = torch.tensor([[a == b for b in by.kinds] for a in regions.kinds], device=share.device)
     surer = by.scores[None] + AS_SURE >= regions.scores[:, None]
-    return (same & ((share >= HELD) & surer | (box_iou(regions.boxes, by.boxes) >= SAME_IOU))).any(dim=1)
+    return (same & ((share >= HELD) & surer | (box_iou(regions.boxes, by.boxes) >= SAME_PLACE))).any(dim=1)
 
 
 def without_spared(rules: ContentRules, work: Work, media: Any, device: torch.device) -> Any:
