@@ -12,9 +12,8 @@ def test_one_command_pulls_all_that_a_policy_needs(
     fetched("ppocr-det", "ppocr-rec")
     shown = anondata("weights", "pull", "--policy", "documents")
     assert shown.code == 0
-    assert {line.partition(":")[0] for line in shown.out.splitlines()} == {
-        *("centerface", "dlib-face-resnet", "ppocr-det", "ppocr-rec")
-    }
+    pulled = {line.partition(":")[0] for line in shown.out.splitlines()}
+    assert pulled >= {"centerface", "dlib-face-resnet", "ppocr-det", "ppocr-rec"}
 
 
 def test_pull_needs_a_name_or_a_policy(anondata: Callable[..., Any]) -> None:
