@@ -167,9 +167,14 @@ class ScanPolicy(_Data):
 
 
 class EncodePolicy(_Data):
-    """How images that came as encoded bytes are written. quality: of JPEG and WebP."""
+    """How images that came as encoded bytes are written.
+
+    quality: of JPEG, WebP, AVIF and HEIC. format: of all of them; ``same`` as each came. JPEG has no transparency: it
+    is left out.
+    """
 
     quality: int = Field(default=95, ge=1, le=100)
+    format: Literal["same", "jpeg", "png", "webp"] = "same"
 
 
 class DecodePolicy(_Data):
@@ -278,6 +283,14 @@ class Policy(_Data):
         """The same policy with another limit on the size of pictures."""
         content = {
             kind: one.model_copy(update={"decode": DecodePolicy(max_pixels=max_pixels)})
+            for kind, one in self.content.items()
+        }
+        return self.model_copy(update={"content": content})
+
+    def written_as(self, form: Literal["same", "jpeg", "png", "webp"]) -> Policy:
+        """The same policy, which writes all pictures in one format."""
+        content = {
+            kind: one.model_copy(update={"encode": EncodePolicy(quality=one.encode.quality, format=form)})
             for kind, one in self.content.items()
         }
         return self.model_copy(update={"content": content})

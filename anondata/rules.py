@@ -164,7 +164,11 @@ def _bound(component: Any, galleries: Mapping[str, Any]) -> Any:
 
 def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
     scan = policy.scan
-    content = ImageContent(quality=policy.encode.quality, max_pixels=policy.decode.max_pixels)
+    content = ImageContent(
+        quality=policy.encode.quality,
+        max_pixels=policy.decode.max_pixels,
+        written="" if policy.encode.format == "same" else policy.encode.format.upper(),
+    )
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),

@@ -82,5 +82,5 @@ def _undeclared(name: str) -> str:
     shown = f"'*.{last}' (of {len(more) + 1} parts, the last is shown)" if more else repr(last)
     return (
         f"field {shown} is not declared; declare it as a content type, keep or drop. A field's name is all that "
-        "follows the first dot of a file name in the shard"
+        "follows the first dot of a file name in the shard: if keys hold dots, as in a.b.jpg, rename them (a_b.jpg)"
     )

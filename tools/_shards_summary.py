@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anondata.errors import AnondataError, PolicyError, UndeclaredFieldError
+from anondata.errors import AnondataError, PolicyError, QuotaExceeded, UndeclaredFieldError
 from anondata.tools import cli
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class ShardsSummary:
         withheld are those of all shards that are done. report, index: names in DST, None while they are not written.
         """
         result, report = self.result, self.result.report
-        ended = not (result.error or result.interrupted or self._stopped)
+        stopped = result.error is not None and not isinstance(result.error, QuotaExceeded)
+        ended = not (stopped or result.interrupted or self._stopped)
         return {
             "format": FORMAT,
             "policy": report.policy,
@@ -98,6 +99,9 @@ class ShardsSummary:
         for words, value in self._rows():
             table.add_row(words, value)
         console.print(table)
+        if self.result.first_withheld:
+            words = f"first withheld: {self.result.first_withheld}"
+            console.print(words, soft_wrap=True, highlight=False, markup=False)
         for error in self.result.failed.values():
             console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         if self.result.left_alone:

@@ -129,7 +129,7 @@ def command(
     check_policy_named(policy)
     check_device_named(device)
     paths, quota = gallery_paths(galleries), quota_of(client, ledger, dataset_name)
-    _check_list_file(list_withheld, folder)
+    check_list_file(list_withheld, folder)
     listing = list_sources(sources, out=folder)
     check_usable(folder, overwrite=overwrite)
     check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
@@ -224,7 +224,7 @@ def usable_device(device: str) -> str:
     return str(chosen)
 
 
-def _check_list_file(path: Path | None, out: Path) -> None:
+def check_list_file(path: Path | None, out: Path) -> None:
     if path and path.resolve().is_relative_to(out.resolve()):
         raise click.UsageError("--list-withheld holds names of originals; it must not lie in DST")
     if path and not path.parent.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from anondata.tools._progress import prepared
 from anondata.tools._progress import shards as showing
 from anondata.tools._quota_options import quota_of, quota_options
 from anondata.tools._shards_summary import ShardsSummary
-from anondata.tools.anonymize import known_policy, max_pixels_option, open_galleries, usable_device
+from anondata.tools.anonymize import check_list_file, known_policy, max_pixels_option, open_galleries, usable_device
 
 if TYPE_CHECKING:
     from anondata.loaders.shards import Job
@@ -81,11 +82,23 @@ EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option(
     "--rename-keys", is_flag=True, help="Name samples by keyed hashes, and sort them so: names identify, too."
 )
+@click.option(
+    "--write-as",
+    type=click.Choice(["jpeg", "png", "webp"]),
+    help="Write all pictures in one format, and so under one suffix: `load_dataset` refuses shards of several. "
+    "[default: as they came]",
+)
 @click.option("--keep-going", is_flag=True, help="A shard that cannot be done does not stop the others.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N shards.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: cores; 1 on CUDA]")
 @max_pixels_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option(
+    "--list-withheld",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write reason, number of the shard and key of each sample that this run withholds into this file, outside "
+    "of DST. Keys are never printed.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; read no shard, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
@@ -105,12 +118,15 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     place: Path | str = Path(out.split("://", 1)[-1]) if local else out
     if isinstance(place, Path) and place.exists() and not place.is_dir():
         raise click.UsageError("DST is a file; it must be a folder")
+    if isinstance(place, Path):
+        check_list_file(options["list_withheld"], place)
     check_there(sources)
     check_policy_named(options["policy"])
     check_device_named(options["device"])
     paths, _ = gallery_paths(options["galleries"]), _fields(options)
     quota = quota_of(options["client"], options["ledger"], options["dataset_name"])
     policy = known_policy(options["policy"], options["own_code"], options["max_pixels"])
+    policy = policy.written_as(options["write_as"]) if options["write_as"] else policy
     device = usable_device(options["device"])
     galleries = open_galleries(policy, paths, options["gallery_key"])
     key = run_key(place, options["key_file"], create=not options["dry_run"])
@@ -191,14 +207,20 @@ def _execute(job: Job, options: dict[str, Any]) -> int:
     """Runs the job and returns the exit code."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console, lost = Console(stderr=True), set[tuple[str, int, str]]()
+    listed: Path | None = options["list_withheld"]
     prepared(job.recipe.flow.anonymizer, console)
     with showing(console, len(job.shards)) as show:
         result = job.run(
             workers=options["workers"],
             keep_going=options["keep_going"],
             progress=lambda p: show(p.shards_done, p.samples, p.withheld, p.failed),
+            on_withheld=(lambda shard, key, reason: lost.add((reason, shard, key))) if listed else None,
         )
+    if listed:  # JSON strings: a key may hold a tab, a line break, or bytes that are no text
+        lines = [f"{reason}\t{shard}\t{json.dumps(key)}\n" for reason, shard, key in sorted(lost)]
+        with open(os.open(listed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(lines)
     summary = ShardsSummary(result)
     summary.show(console)
     if options["as_json"]:

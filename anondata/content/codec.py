@@ -131,6 +131,20 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return fail_closed(lambda: _decode(data, max_pixels))
 
 
+def in_format(picture: Picture, form: str) -> Picture:
+    """The same picture, to be written in another format; empty for its own. JPEG has no alpha: it is left out.
+
+    Raises: UndecodableError for one that is too large for the format.
+    """
+    if not form or picture.format == form:
+        return picture
+    left_out = picture.alpha is not None and form not in _ALPHA_FORMATS
+    picture = replace(picture, format=form, lossless=False, alpha=None if left_out else picture.alpha)
+    if obstacle := _obstacle(form, picture.pixels.shape[1:], picture.alpha is not None):
+        raise UndecodableError(f"{form} {obstacle}, in which all pictures are to be written", reason="too_large")
+    return replace(picture, notes=(*picture.notes, "alpha_left_out")) if left_out else picture
+
+
 def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """The picture that a PIL image shows, at its current frame, by the rules of `decode`.
 

@@ -75,16 +75,19 @@ class ImageContent:
     looked at.
 
     quality: JPEG and WebP quality of rendered bytes, 1 to 100. max_pixels: larger images are withheld.
+    written: the format of rendered bytes, a key of the codec's ``SUFFIXES``; empty for that which each came in.
     """
 
     quality: int = 95
     max_pixels: int = codec.MAX_PIXELS
+    written: str = ""
     blank: RegionTransform = BLANK
     mask: RegionTransform = MASK
 
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):
-            return _from_picture(codec.decode(bytes(value), max_pixels=self.max_pixels), "bytes", device)
+            picture = codec.decode(bytes(value), max_pixels=self.max_pixels)
+            return _from_picture(codec.in_format(picture, self.written), "bytes", device)
         if isinstance(value, Image.Image):
             return _from_picture(codec.from_pil(value, max_pixels=self.max_pixels), "pil", device)
         if isinstance(value, np.ndarray):

@@ -181,6 +181,23 @@ class Ledger:
             deliveries.append(_Asked(id, scope, used, used, LEASE_S, policy, report))
         return self._write(lambda book, _: bool(sum(_delivered(book, asked) for asked in deliveries)))  # each of them
 
+    def check_room(self, costs: Mapping[Scope, Mapping[str, int]]) -> None:
+        """Whether a delivery could be charged now; nothing is set aside for it.
+
+        Raises:
+            QuotaExceeded, UnknownClientError: as :meth:`charge_once`.
+        """
+
+        def look(connection: Connection) -> None:
+            now_ms = _clock.not_before(_clock.database_ms(connection), _latest_ms(connection))
+            for scope, amounts in costs.items():
+                limits = _rules.holding(connection, scope)
+                standings = [_rules.standing(connection, limit, scope.client, now_ms) for limit in limits]
+                used = whole_amounts(amounts)
+                _rules.grants(standings, scope, used, used)
+
+        self._database.read(look)
+
     def settle(self, reservation: Reservation, amounts: Mapping[str, int]) -> None:
         """What :meth:`Reservation.commit` does.
 

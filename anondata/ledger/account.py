@@ -159,6 +159,10 @@ class Account:
         scopes = {Scope(self.client, self.dataset, kind): amounts for kind, amounts in cost.items()}
         self.ledger.charge_once(name, scopes, policy=self.policy, report=self.report)
 
+    def check_room(self, cost: Cost) -> None:
+        """Whether so much could be charged now; see :meth:`Ledger.check_room`."""
+        self.ledger.check_room({Scope(self.client, self.dataset, kind): amounts for kind, amounts in cost.items()})
+
     def close(self) -> None:
         """Commits what was used of the leases and frees the rest. A later charge takes new ones.
 

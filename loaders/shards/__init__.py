@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Unpack
 
 from anondata.anonymizer import Anonymizer
-from anondata.errors import AnondataError, PolicyError, ShardsError, UnreadableSourceError
+from anondata.errors import AnondataError, PolicyError, QuotaExceeded, ShardsError, UnreadableSourceError
 from anondata.loaders._cores import usable_cores
 from anondata.loaders._flow import Flow, OnWithheld
 from anondata.loaders._kept import are_media, say_kept
@@ -31,7 +31,7 @@ from anondata.loaders._wds_fields import IMAGES, declare_fields
 from anondata.loaders.quota import Quota, account_of
 from anondata.loaders.shards.pool import Result, run_here, run_over
 from anondata.loaders.shards.sources import Shard, list_shards
-from anondata.loaders.shards.work import NOTE, Recipe
+from anondata.loaders.shards.work import NOTE, Lost, Recipe
 from anondata.manifest import FILE as MANIFEST
 from anondata.report import Report
 
@@ -60,6 +60,7 @@ class Shards:
     report: of all shards that are done, whichever run did them; samples: written into them. left_alone: members that
     are no part of a sample. seen: samples that this run looked at, in ``seconds``.
     orphans: shards in the place that an earlier run made of other sources. unknown: files there that no run wrote.
+    first_withheld: why the first sample was withheld that this run saw.
     interrupted: by Ctrl-C. error: what stopped the run and would stop each shard. The same call goes on from both.
     """
 
@@ -76,6 +77,7 @@ class Shards:
     unknown: int = 0
     interrupted: bool = False
     error: Exception | None = None
+    first_withheld: str = ""
 
 
 def anonymize_shards(
@@ -161,6 +163,9 @@ def plan(
     Raises:
         PolicyError, ShardsError: what is asked for cannot be done. UnreadableSourceError: nothing can be listed.
     """
+    fields = {_lower(name): kind for name, kind in fields.items()}  # as webdataset reads the names of files
+    keep, drop = ([names.lower()] if isinstance(names, str) else [*map(_lower, names)] for names in (keep, drop))
+    group = group.lower() if isinstance(group, str) else group
     declared = declare_fields(fields, keep, drop)
     say_kept(are_media(declared.schema.kept()))
     if on_withheld == "replace" and NOTE in declared.schema.fields:
@@ -209,17 +214,22 @@ class Job:
         workers: int | None = None,
         keep_going: bool = False,
         progress: Callable[[Progress], None] | None = None,
+        on_withheld: Callable[[int, str, str], None] | None = None,
     ) -> Shards:
         """Does what is not done.
+
+        on_withheld: told the number of the shard, the key and the reason of each sample that this run withholds; a
+            shard that is tried twice tells twice. Keys may name somebody.
 
         Raises: OutputError, where the place cannot be used at all.
         """
         start = time.monotonic()
         with self.parts:
             self.parts.remove(INDEX, REPORT, MANIFEST)  # they would not be about this run while that is going on
-            state = _State(self, keep_going, progress)
+            state = _State(self, keep_going, progress, on_withheld)
             state.go(workers)
-            orphans, unknown = (0, 0) if state.stopping() else self._finish(state.done)
+            at_limit = isinstance(state.error, QuotaExceeded)  # what was delivered until then is a result
+            orphans, unknown = (0, 0) if state.stopping() and not at_limit else self._finish(state.done)
         return state.result(time.monotonic() - start, orphans, unknown)
 
     def _finish(self, done: Mapping[int, Part]) -> tuple[int, int]:
@@ -253,6 +263,8 @@ class _State:
     job: Job
     keep_going: bool
     progress: Callable[[Progress], None] | None
+    on_withheld: Callable[[int, str, str], None] | None = None
+    first_withheld: str = ""
     done: dict[int, Part] = field(default_factory=dict)
     failed: dict[int, AnondataError] = field(default_factory=dict)
     skipped: int = 0
@@ -293,8 +305,12 @@ class _State:
             self.failed[number] = result
         self._show()
 
-    def _tell(self, shard: Shard, seen: int, withheld: int) -> None:
+    def _tell(self, shard: Shard, seen: int, withheld: int, lost: Sequence[Lost]) -> None:
         self._seen[shard.number] = (seen, withheld)
+        for key, reason, detail in lost:
+            self.first_withheld = self.first_withheld or f"{reason}: {detail}"
+            if self.on_withheld is not None:
+                self.on_withheld(shard.number, key, reason)
         self._show()
 
     def _show(self) -> None:
@@ -322,7 +338,12 @@ class _State:
             unknown=unknown,
             interrupted=self.interrupted,
             error=self.error,
+            first_withheld=self.first_withheld,
         )
+
+
+def _lower(name: str) -> str:
+    return name.lower()
 
 
 def _in_memory(job: Job) -> bool:

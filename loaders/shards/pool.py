@@ -23,12 +23,12 @@ from anondata.errors import AnondataError, ShardsError
 from anondata.loaders._cores import usable_cores
 from anondata.loaders._parts import Part, Parts
 from anondata.loaders.shards.sources import Shard
-from anondata.loaders.shards.work import OF_ONE_SHARD, Recipe, make
+from anondata.loaders.shards.work import OF_ONE_SHARD, Lost, Recipe, make
 
 Result: TypeAlias = Part | AnondataError
 """What became of one shard."""
 
-Seen: TypeAlias = Callable[[Shard, int, int], None]
+Seen: TypeAlias = Callable[[Shard, int, int, Sequence[Lost]], None]
 """Takes a shard, and how many of its samples were seen and withheld so far."""
 
 PATIENCE_S = 10.0  # for workers that were told to stop
@@ -186,6 +186,6 @@ def _portable(error: Exception) -> Exception:
 
 def _attempt(recipe: Recipe, parts: Parts, shard: Shard, seen: Seen) -> Result:
     try:
-        return make(recipe, parts, shard, lambda done, withheld: seen(shard, done, withheld))
+        return make(recipe, parts, shard, lambda done, withheld, lost: seen(shard, done, withheld, lost))
     except OF_ONE_SHARD as error:
         return error

@@ -91,7 +91,10 @@ def samples(stream: Stream, left: Left) -> Iterator[dict[str, Any]]:
     for sample in _grouped(group_by_keys(files)):
         key = hashlib.blake2b(sample["__key__"].encode(errors="surrogatepass"), digest_size=12).digest()
         if key in keys:
-            raise ShardsError(f"has two samples of the same key; {REPACK}")
+            raise ShardsError(
+                f"has two samples of the same key, or the files of one apart from each other; {REPACK}: members "
+                "sorted by name, as `tar --sort=name` packs them"
+            )
         keys.add(key)
         del sample["__url__"]
         yield sample

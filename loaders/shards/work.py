@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -12,10 +13,10 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from anondata.errors import LeakError, ShardsError, UnreadableSourceError, WithheldError
+from anondata.errors import LeakError, QuotaExceeded, ShardsError, UnreadableSourceError, WithheldError
 from anondata.ledger.costs import cost_of, total
 from anondata.loaders._flow import HOPELESS, Flow
-from anondata.loaders._parts import Part, Parts
+from anondata.loaders._parts import WORK_FOLDER, Part, Parts
 from anondata.loaders._spares import group_of
 from anondata.loaders._wds_fields import Fields
 from anondata.loaders.leaks import Traces
@@ -27,8 +28,11 @@ from anondata.records import Outcome, Released, Withheld
 from anondata.report import Report
 from anondata.samples import Schema
 
-Tell: TypeAlias = Callable[[int, int], None]
-"""Takes how many samples of the shard were seen, and how many of them were withheld."""
+Lost: TypeAlias = tuple[str, str, str]
+"""A sample that was withheld: its key, which may name somebody, the reason, and the detail."""
+
+Tell: TypeAlias = Callable[[int, int, Sequence[Lost]], None]
+"""Takes how many samples of the shard were seen, how many of them were withheld, and which since it was last told."""
 
 NOTE = "anondata.txt"
 """Field that says of each sample ``released`` or ``replaced: REASON``; there only when samples may be replaced."""
@@ -70,7 +74,9 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
     Raises:
         UnreadableSourceError, ShardsError, WithheldError, LeakError: this shard cannot be done.
     """
-    version, folder = recipe.version(shard), parts.temporary()
+    version = recipe.version(shard)
+    _check_room(recipe, parts, shard, version)
+    folder = parts.temporary()
     try:
         made, traces, left = folder / "shard.tar", Traces(), Left()
         with closing(Stream(shard.fs, shard.place)) as stream, Spool(folder / "spool") as spool:
@@ -80,13 +86,18 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
         traces.check_file(made)
         if recipe.version(shard) != version:
             raise UnreadableSourceError("was changed while it was read; run again")
-        tell(work.report.seen, work.report.seen - work.report.released)  # fails when nobody waits for the result
-        parts.write(f"{Path(shard.name).stem}.idx", index.encode(errors="surrogateescape"))
+        tell(work.report.seen, work.report.seen - work.report.released, ())  # fails when nobody waits for the result
         facts = {"samples": work.written, "left_alone": left.members}
-        if recipe.flow.account is not None and work.cost:  # the last thing before it is put in place
+        if recipe.flow.account is not None and work.cost:  # before anything of it is in place
             content = digest_of(made).sha256  # a version can stay the same where originals change
             delivery = recipe.flow.anonymizer.name("delivery", parts.out, shard.name, version, content)
-            recipe.flow.account.charge_once(delivery, work.cost)
+            try:
+                recipe.flow.account.charge_once(delivery, work.cost)
+            except QuotaExceeded:
+                parts.write(_refused(shard), json.dumps({"version": version, "cost": work.cost}).encode())
+                raise
+            parts.remove(_refused(shard))
+        parts.write(f"{Path(shard.name).stem}.idx", index.encode(errors="surrogateescape"))
         return parts.commit(
             made, shard.name, version=version, report=work.report, facts=facts, originals=work.originals
         )
@@ -94,6 +105,23 @@ def make(recipe: Recipe, parts: Parts, shard: Shard, tell: Tell) -> Part:
         raise _about(shard, recipe.total, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_room(recipe: Recipe, parts: Parts, shard: Shard, version: str) -> None:
+    """Raises QuotaExceeded for a shard that was refused before, while there is no room for it: not worth the work."""
+    if recipe.flow.account is None or (told := parts.read(_refused(shard))) is None:
+        return
+    try:
+        before = json.loads(told)
+        cost = before["cost"] if before["version"] == version else {}
+    except (ValueError, KeyError, TypeError):
+        return
+    if cost:
+        recipe.flow.account.check_room(cost)
+
+
+def _refused(shard: Shard) -> str:
+    return f"{WORK_FOLDER}/refused/{shard.name}.json"
 
 
 def _about(shard: Shard, total: int, error: Exception) -> Exception:
@@ -133,6 +161,7 @@ class _Work:
     cost: dict[str, dict[str, int]] = field(default_factory=dict)
     originals: list[str] = field(default_factory=list)
     _done: list[_Sample] = field(default_factory=list)
+    _lost: list[Lost] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.report = self.recipe.flow.anonymizer.report([])
@@ -147,7 +176,8 @@ class _Work:
             keyed = [(self.recipe.fields.of(n for n in sample if n != "__key__"), sample) for sample in batch]
             for schema, part in groupby(keyed, key=lambda pair: pair[0]):
                 self._settle([sample for _, sample in part], schema)
-            tell(self.report.seen, self.report.seen - self.report.released)
+            tell(self.report.seen, self.report.seen - self.report.released, tuple(self._lost))
+            self._lost.clear()
 
     def _settle(self, members: Sequence[dict[str, Any]], schema: Schema) -> None:
         rows = [{name: value for name, value in sample.items() if name in schema.fields} for sample in members]
@@ -159,6 +189,8 @@ class _Work:
             kept = {name: row[name] for name in schema.kept() if name in row}
             self.traces.add(originals, outcome.record, released, kept)
             self._done.append(self._kept(sample["__key__"], row, outcome, fields))
+            if isinstance(outcome, Withheld):
+                self._lost.append((sample["__key__"], outcome.reason, outcome.detail))
         withheld = [outcome for outcome, _ in outcomes if isinstance(outcome, Withheld)]
         if withheld:
             self._refuse(withheld[-1])

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from anondata.policy import load_policy
+from anondata.report import from_json
 
 COMMAND = [sys.executable, "-c", "from anondata.tools.cli import main; main()", "shards"]
 DEADLINE_S = 60
@@ -321,3 +322,56 @@ def test_shards_with_other_declarations_of_boxes_are_not_taken_for_done(anondata
     again = anondata("shards", marked, "--out", tmp_path / "out", *options, "--drop", "json", "--masks", "seg.png")
     assert again.code == 1
     assert "another setting" in again.err or "written with other" in again.err
+
+
+def test_samples_that_are_withheld_are_listed_by_their_keys_and_the_first_is_explained(anondata, photo, tmp_path):
+    written(tmp_path / "in/a.tar", [("jane.jpg", photo()), ("joe.jpg", photo()[:900]), ("x.png", b"no picture")])
+    listed, out = tmp_path / "withheld.txt", tmp_path / "out"
+    shown = anondata("shards", tmp_path / "in", "--out", out, "--list-withheld", listed, "--workers", 1)
+    assert shown.code == 3
+    assert listed.read_text() == 'not_an_image\t1\t"x"\ntruncated\t1\t"joe"\n'
+    assert listed.stat().st_mode & 0o777 == 0o600
+    assert "first withheld: truncated: the image file ends before its pixels do" in shown.err
+    assert "joe" not in shown.err + shown.out
+    inside = anondata("shards", tmp_path / "in", "--out", out, "--list-withheld", out / "withheld.txt")
+    assert (inside.code, "must not lie in DST" in inside.err) == (2, True)
+
+
+def test_pictures_of_several_suffixes_are_written_as_one(anondata, photo, tmp_path):
+    members = [("a.jpg", photo(0)), ("a.cls", b"1"), ("b.PNG", photo(1, "PNG")), ("b.cls", b"2")]
+    written(tmp_path / "in/a.tar", members)
+    out, options = tmp_path / "out", ("--image", "JPG,PNG", "--keep", "CLS", "--workers", 1)
+    shown = anondata("shards", tmp_path / "in", "--out", out, *options, "--write-as", "png")
+    assert shown.code == 0, shown.err
+    found = outputs(out / "a.tar")
+    assert sorted(found) == ["a.cls", "a.png", "b.cls", "b.png"]
+    assert all(found[name].startswith(b"\x89PNG") for name in ("a.png", "b.png"))
+
+
+def test_a_shard_that_has_no_room_leaves_nothing_tells_what_was_done_and_is_not_worked_on_again(
+    anondata, photo, tmp_path, monkeypatch
+):
+    from anondata.loaders.shards import work
+
+    for s in range(3):
+        written(tmp_path / f"in/{s}.tar", [(f"{s}{i}.jpg", photo(s)) for i in range(2)])
+    ledger, out = tmp_path / "quotas.db", tmp_path / "out"
+    anondata("quota", "set", "--client", "acme", "3", "--ledger", ledger)
+    command = ("shards", tmp_path / "in", "--out", out, "--client", "acme", "--ledger", ledger, "--workers", 1)
+    shown = anondata(*command, "--json")
+    assert (shown.code, shown.json["done"], shown.json["report"]) == (1, 1, "report.json")
+    assert sorted(path.name for path in out.iterdir()) == [".anondata", "0.idx", "0.tar", "index.json", "report.json"]
+    assert from_json((out / "report.json").read_text()).released == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "samples", lambda *_: pytest.fail("the shard was read again"))
+        assert anondata(*command).code == 1
+    anondata("quota", "set", "--client", "acme", "6", "--ledger", ledger)
+    assert anondata(*command).code == 0
+    assert sorted(path.name for path in out.glob("*.tar")) == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_files_of_a_sample_that_lie_apart_tell_how_to_pack_them(anondata, photo, tmp_path):
+    written(tmp_path / "in/a.tar", [("a.jpg", photo()), ("b.jpg", photo()), ("a.cls", b"1")])
+    shown = anondata("shards", tmp_path / "in", "--out", tmp_path / "out", "--keep", "cls", "--workers", 1)
+    assert shown.code == 1
+    assert "tar --sort=name" in shown.err
