@@ -225,7 +225,7 @@ def judge(seed: int) -> dict[str, Any]:
     cpu, wall = time.process_time(), time.monotonic()
     try:
         [out] = anonymizer().anonymize([value], keys=[str(seed)])
-        body |= {"released": out.released, "reason": "" if out.released else out.reason}
+        body |= {"released": out.released, "reason": "" if isinstance(out, Released) else out.reason}
     except BaseException as error:  # noqa: BLE001 - what must not happen is what is looked for
         body |= {"released": False, "reason": "", "exception": type(error).__name__}
         return body
