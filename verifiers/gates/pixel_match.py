@@ -26,13 +26,13 @@ class PixelMatch:
     count, and those of the face itself. The scores are the share of strangers whom the result fits as well: 0 before,
     and a half on average where nothing of a face is left. A result that was erased passes unseen.
 
-    Of 51 people's mosaics with noise (8 blocks, noise 0.13, contrast 0.2) it passes 29 %, and of generated faces
-    73 % (90 at a rate of 0.1); the same filter with *another* photo of each candidate names 26 and 3 % of all of
-    them, and none of those that passed (chance is 2 %; tools/bench/face_pixels.py).
+    **A weak gate.** Of 51 people in mosaics (8 blocks, noise 0.13, contrast 0.2) it passes 18 %. The same filter
+    with *another* photo of each candidate named 27 % of all of them and none of those that passed; an attacker who
+    learnt on results of the technique named 53 % of all and still 4 of the 16 that passed (chance is 2 %;
+    tools/bench/face_pixels.py). What may be called safe is told by :meth:`RegionTransform.leakage`, or measured.
 
-    Not guaranteed: that averages of several releases, or attackers who were trained on results of the technique, fail
-    as well. A result in which nothing is left fails at the false-accept rate, too, unless its technique erases: the
-    next rung is tried. A face without a usable box fails.
+    Not guaranteed: that averages of several releases fail as well. A result in which nothing is left fails at the
+    false-accept rate, too, unless its technique erases: the next rung is tried. A face without a usable box fails.
 
     far: the false-accept rate of the threshold; a higher one is stricter. Calibrated on clear faces; of results that
         noise changed, which vary less, about half as many fail by chance.
