@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -253,15 +253,40 @@ class ContentPolicy(_Data):
         return self
 
 
+AttackerName = Literal[
+    "naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "averaging", "context", "composite"
+]
+
+
 class AuditPolicy(_Data):
     """What an audit of the result must show before it may be published.
 
     above_chance: how many percentage points more than chance an attack may name at rank 1, as measured.
-    attackers: who must have tried, with any network; others that tried are held to the same bound.
+    attackers: who must have tried. ``composite`` is the best of all who attack one release. See :func:`audit_allows`
+        for others that tried.
     """
 
     above_chance: float = Field(ge=0, le=100, allow_inf_nan=False)
-    attackers: list[Literal["naive", "parrot", "smoothing-parrot"]] = Field(default=["naive"], min_length=1)
+    attackers: list[AttackerName] = Field(default=["composite"], min_length=1)
+
+
+NOT_BOUND = frozenset({"context"})  # it looks at what is not covered, which no stronger technique changes
+
+
+def audit_allows(above_chance: float, attackers: Sequence[str], attack: Mapping[str, Any]) -> bool:
+    """Whether an attack, in the form of ``audit.json``, names no more than a policy's ``audit:`` allows.
+
+    An attacker who is demanded, and one who has a gallery, is held to what was measured. Of several others the one
+    that guesses best would exceed it by luck: they are held to the lower end of their interval. Nobody who looks only
+    at what is not covered is held to anything.
+    """
+    if attack["attacker"] in NOT_BOUND:
+        return True
+    rank1, strict = attack["rank1"], attack["attacker"] in attackers or attack["gallery"] == "enrolled"
+    if not float(rank1["low"]) <= float(rank1["percent"]) <= float(rank1["high"]):  # as with what is no number
+        return False
+    measured = float(rank1["percent" if strict else "low"])
+    return measured <= float(rank1["chance_percent"]) + above_chance
 
 
 class Policy(_Data):

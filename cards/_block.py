@@ -98,7 +98,7 @@ def _audit(audit: Mapping[str, Any]) -> Json:
 
 
 def _attack(one: Mapping[str, Any]) -> Json:
-    names = ("attacker", "network", "gallery", "probes", "people")
+    names = ("attacker", "network", "gallery", "releases", "how", "probes", "people")
     groups = {column: group and _group(group) for column, group in one.get("worst_group", {}).items()}
     return {
         **{name: one[name] for name in names},

@@ -21,6 +21,11 @@ COLOURS = {
     "naive": "#0072b2",
     "parrot": "#d55e00",
     "smoothing-parrot": "#8a3fa8",
+    "matched-filter": "#c2185b",
+    "trained": "#b8860b",
+    "averaging": "#56a3d8",
+    "context": "#6b8e23",
+    "composite": "#111827",
     "enrolled": "#00876c",
     "untouched": "#8c96a1",
 }
@@ -28,6 +33,11 @@ WORDS = {
     "naive": "naive",
     "parrot": "parrot",
     "smoothing-parrot": "smoothing parrot",
+    "matched-filter": "matched filter",
+    "trained": "trained",
+    "averaging": "averaging",
+    "context": "context",
+    "composite": "composite",
     "enrolled": "naive, enrolled",
     "untouched": "untouched",
 }
@@ -38,8 +48,15 @@ GUTTER = 0.36  # of a panel's width, for labels left of the curves
 
 
 def panels_of(audit: Json, rows: int, height: float = PANEL[1]) -> tuple[Figure, list[list[Axes]]]:
-    columns = len(audit["networks"])
+    columns = len(looks(audit))
     return grid(rows, columns, (max(PANEL[0] * columns, 7.2), height * rows + 1.1), [1] * rows)
+
+
+def looks(audit: Json) -> list[Json]:
+    """What attacks are shown apart: by each network, and by no or by every network."""
+    others: Json = {"name": "", "role": "", "self_match": None}
+    shown = (*audit["networks"], others)
+    return [one for one in shown if any(attack["network"] == one["name"] for attack in audit["attacks"])]
 
 
 def grid(

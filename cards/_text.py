@@ -13,6 +13,7 @@ import yaml
 from anondata.cards._escape import Markdown, code, escaped, fenced, finalized, paragraphs
 from anondata.cards.facts import Facts
 from anondata.errors import CardError, MissingExtraError
+from anondata.policy import audit_allows
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -74,6 +75,7 @@ def _given(block: Json) -> dict[str, Any]:
         "number": lambda value: f"{value:g}",
         "percent": lambda share: f"{100 * share:g}",
         "plain": lambda word: word.replace("_", " "),
+        "who": _who,
         "rung": lambda kind, name: _rung(block["policy"]["data"], kind, name),
         "share": lambda one: Markdown(f"{one['percent']:g} [{one['low']:g}-{one['high']:g}]"),
     }
@@ -86,12 +88,17 @@ def _rung(policy: Json, kind: str, name: str) -> str:
     return "after the last one: filled wholly" if int(name) >= len(ladder) else str(int(name) + 1)
 
 
+def _who(one: Json) -> str:
+    told = str(one["attacker"]) + (", enrolled gallery" if one["gallery"] == "enrolled" else "")
+    return told + (f", {one['releases']} releases" if one["releases"] > 1 else "")
+
+
 def exceeded(block: Json) -> bool:
     """Whether an attack of a card's audit names more than its policy allows."""
     if block["bound"] is None or block["audit"] is None:
         return False
-    over = (one["rank1"]["percent"] - one["rank1"]["chance_percent"] for one in block["audit"]["attacks"])
-    return any(more > block["bound"]["above_chance"] for more in over)
+    bound = block["bound"]
+    return not all(audit_allows(bound["above_chance"], bound["attackers"], one) for one in block["audit"]["attacks"])
 
 
 def lacking(block: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plots of an audit, from its JSON form (``anondata.audit/1``): one finding a picture, in its title.
+"""Plots of an audit, from its JSON form (``anondata.audit/2``): one finding a picture, in its title.
 
 matplotlib is loaded when something is drawn. Figures are made without pyplot, so that no global state is touched and
 no display is needed.
@@ -23,6 +23,7 @@ from anondata.cards._panels import (
     grid,
     gutter,
     log_axis,
+    looks,
     panels_of,
     save,
     title,
@@ -46,7 +47,7 @@ def write_plots(audit: Json, folder: Path, *, formats: Sequence[str] = ("png",))
 def cmc(audit: Json) -> Figure:
     """How many people are named when the first, the first two, … nearest photos are looked at."""
     figure, panels = panels_of(audit, 1)
-    for panel, network in zip(panels[0], audit["networks"], strict=True):
+    for panel, network in zip(panels[0], looks(audit), strict=True):
         found = _of(audit, network)
         frame(panel, _network(network), "nearest photos looked at", "named, %")
         ranks = found[0]["cmc"]["rank"]
@@ -69,7 +70,7 @@ def cmc(audit: Json) -> Figure:
 def roc(audit: Json) -> Figure:
     """How many pairs of one person are accepted when so many pairs of different people are."""
     figure, panels = panels_of(audit, 1)
-    for panel, network in zip(panels[0], audit["networks"], strict=True):
+    for panel, network in zip(panels[0], looks(audit), strict=True):
         found = _of(audit, network)
         frame(panel, _network(network), "pairs of different people accepted, %", "pairs of one person accepted, %")
         low = 100 * min(one["roc"]["far"][0] for one in found)
@@ -91,12 +92,19 @@ def roc(audit: Json) -> Figure:
     return figure
 
 
-def distances(audit: Json) -> Figure:
-    """Distances of pairs of one person and of different people, by attacker and network."""
-    rows = list(dict.fromkeys(_who(one) for one in audit["attacks"]))
+def distances(audit: Json) -> Figure | None:
+    """Distances of pairs of one person and of different people, by attacker and network.
+
+    None where no attacker compares templates of one network: distances of others have no unit.
+    """
+    by_network = [one for one in audit["attacks"] if one["network"]]
+    if not by_network:
+        return None
+    rows = list(dict.fromkeys(_who(one) for one in by_network))
+    audit = {**audit, "attacks": by_network}
     figure, panels = panels_of(audit, len(rows), height=2.35)
     for i, who in enumerate(rows):
-        for panel, network in zip(panels[i], audit["networks"], strict=True):
+        for panel, network in zip(panels[i], looks(audit), strict=True):
             found = [one for one in _of(audit, network) if _who(one) == who]
             if found:
                 _histogram(panel, found[0], network, heading="" if i else f"{_network(network)}\n")
@@ -125,13 +133,15 @@ def groups(audit: Json) -> Figure | None:
         panels[i][0].set_yticks(range(heights[i]), [g["value"] for g in found[0]["groups"][column]], color=INK)
         panels[i][0].set_ylabel(column, color=INK, fontweight="bold", fontsize=10)
     for panel, one in zip(panels[0], found, strict=True):
-        heading = wrapped(f"{WORDS[_who(one)]}\n{one['network']}", 36)
+        heading = wrapped(f"{WORDS[_who(one)]}\n{one['network'] or 'all that can be known'}", 36)
         panel.set_title(heading, loc="left", color=COLOURS[_who(one)], fontsize=10, fontweight="bold")
     for panel in panels[-1]:
         panel.set_xlabel("named at rank 1, %", color=SOFT)
     title(figure, _group_finding(audit), audit)
     return figure
 
+
+IN_GROUPS = ("naive", "parrot", "smoothing-parrot", "enrolled", "composite")  # a picture has room for no more
 
 FILES: Mapping[str, Callable[[Json], Figure | None]] = {
     "cmc.png": cmc,
@@ -157,17 +167,14 @@ def _roc_finding(audit: Json) -> str:
     ]
     tar, best = max(named, key=lambda item: item[0]["percent"])
     return (
-        f"{_capital(_a(best))} with {best['network']} accepts {_share(tar)} of the pairs of one person when "
+        f"{_capital(_a(best))} accepts {_share(tar)} of the pairs of one person when "
         f"{100 * far:g} % of others are; guessing accepts {100 * far:g} %"
     )
 
 
 def _distance_finding(audit: Json) -> str:
     best = min(audit["attacks"], key=lambda one: one["eer"]["percent"])
-    return (
-        f"{_capital(_a(best))} with {best['network']} misjudges {_share(best['eer'])} of pairs (equal error rate); "
-        "guessing 50 %"
-    )
+    return f"{_capital(_a(best))} misjudges {_share(best['eer'])} of pairs (equal error rate); guessing 50 %"
 
 
 def _group_finding(audit: Json) -> str:
@@ -240,7 +247,8 @@ def _find(audit: Json, key: Json) -> Json:
 
 def _worst_by_attacker(audit: Json) -> list[Json]:
     by: dict[str, Json] = {}
-    for one in audit["attacks"]:
+    shown = [one for one in audit["attacks"] if _who(one) in IN_GROUPS]
+    for one in shown or audit["attacks"]:
         if _who(one) not in by or one["rank1"]["percent"] > by[_who(one)]["rank1"]["percent"]:
             by[_who(one)] = one
     return list(by.values())
@@ -255,17 +263,25 @@ def _stroke(one: Json) -> dict[str, Any]:
 
 
 def _network(network: Json) -> str:
-    return f"{network['name']}, {network['role']}"
+    return f"{network['name']}, {network['role']}" if network["name"] else "all that can be known but the run key"
 
 
 def _a(one: Json) -> str:
-    return {"naive": "a naive attacker", "enrolled": "a naive attacker with the gallery"}.get(
-        _who(one), f"a {WORDS[_who(one)]}"
-    )
+    special = {
+        "naive": "a naive attacker",
+        "enrolled": "a naive attacker with the gallery",
+        "trained": "a trained attacker",
+        "averaging": f"an attacker who averages {one['releases']} releases",
+        "context": "an attacker who looks around the cover",
+        "composite": "the best of all attackers",
+    }
+    who = special.get(_who(one), f"a {WORDS[_who(one)]}")
+    return who + (f" with {one['network']}" if one["network"] else "")
 
 
 def _label(one: Json, percent: float | None) -> str:
-    return WORDS[_who(one)] + ("" if percent is None else f" {_number(percent)} %")
+    releases = f" {one['releases']}" if one["releases"] > 1 else ""
+    return WORDS[_who(one)] + releases + ("" if percent is None else f" {_number(percent)} %")
 
 
 def _number(percent: float) -> str:

@@ -19,7 +19,7 @@ from anondata.errors import CardError
 from anondata.policy import Policy
 from anondata.report import Report
 
-AUDIT_FORMAT = "anondata.audit/1"
+AUDIT_FORMAT = "anondata.audit/2"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")  # licence ids, tags, repositories of the Hub
 _SPLIT = re.compile(r"\w+(\.\w+)*")
@@ -240,7 +240,18 @@ def check_audit(audit: Mapping[str, Any]) -> None:
         _check(name in audit, f"audit: {name}")
     _check(bool(audit["attacks"]), "audit: at least one attack")
     for one in (*audit["attacks"], *audit["controls"]):
-        for name in ("attacker", "network", "gallery", "probes", "people", "rank1", "rank5", "tar_at_far", "eer"):
+        for name in (
+            "attacker",
+            "network",
+            "gallery",
+            "releases",
+            "probes",
+            "people",
+            "rank1",
+            "rank5",
+            "tar_at_far",
+            "eer",
+        ):
             _check(name in one, f"audit: {name} of each attack")
         for name in ("rank1", "rank5", "eer"):
             needed = ("percent", "low", "high", *(("chance_percent",) if name != "eer" else ()))

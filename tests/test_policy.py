@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
 from anondata.kernels import outer_rects
-from anondata.policy import from_yaml, load_policy, presets
+from anondata.policy import audit_allows, from_yaml, load_policy, presets
 from anondata.tools.bench._common import RESULTS
 from anondata.tools.bench.privacy_utility import face_ladder
 from anondata.transforms import describe
@@ -143,7 +144,7 @@ def test_the_bound_for_publishing_is_part_of_the_fingerprint() -> None:
     bound = PLAIN + "audit: {above_chance: 5}\n"
     found = from_yaml(bound)
     assert found.audit is not None
-    assert found.audit.attackers == ["naive"]
+    assert found.audit.attackers == ["composite"]
     assert found.fingerprint != from_yaml(PLAIN).fingerprint
     assert found.fingerprint != from_yaml(bound.replace("5", "6")).fingerprint
 
@@ -206,3 +207,27 @@ def test_nothing_of_the_original_shines_through_within_1_3_times_a_face_s_box(na
         box = [100.0, 100.0, 200.0, 230.0]
         inner = outer_rects(torch.tensor([box]), 1.3, torch.tensor([400, 400]))[0].tolist()
         assert bool((technique.weight(box, inner) == 1).all()), describe(technique)
+
+
+def attack(attacker: str, percent: float, low: float, *, gallery: str = "originals") -> dict[str, Any]:
+    rank1 = {"percent": percent, "low": low, "high": 100.0, "chance_percent": 2.0}
+    return {"attacker": attacker, "gallery": gallery, "rank1": rank1}
+
+
+@pytest.mark.parametrize(
+    ("one", "allowed"),
+    [
+        (attack("composite", 5.0, 1.0), True),
+        (attack("composite", 5.1, 1.0), False),
+        (attack("parrot", 9.0, 3.0), True),  # of many attackers the luckiest
+        (attack("parrot", 9.0, 5.1), False),
+        (attack("averaging", 80.0, 70.0), False),
+        (attack("context", 90.0, 80.0), True),  # no technique changes what it looks at
+        (attack("naive", 9.0, 3.0, gallery="enrolled"), False),
+        (attack("parrot", float("nan"), 1.0), False),
+        (attack("parrot", 9.0, float("nan")), False),
+        (attack("parrot", 1.0, 3.0), False),
+    ],
+)
+def test_an_audit_allows_what_was_demanded_by_its_figure_and_others_by_their_interval(one, allowed):
+    assert audit_allows(3.0, ["composite"], one) is allowed

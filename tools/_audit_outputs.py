@@ -7,6 +7,7 @@ with its run key, so that only who has that key and the originals can tell.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anondata.manifest import Manifest
     from anondata.randomness import RunKey
     from anondata.tools._sources import Source
+    from anondata.transforms.base import RegionTransform
     from anondata.verifiers.audit import PhotoPair
     from anondata.verifiers.audit.pairing import PhotoLabel
 
@@ -116,6 +118,31 @@ def row_inputs(a: Path, b: Path, asked: Asked, key: RunKey | None) -> RowInputs 
     if not found.total:
         raise AuditError("no picture of B was made of a file in A: these are not its originals")
     return found
+
+
+def technique_of(folder: Path) -> RegionTransform | None:
+    """What a finished run of anondata did to most faces of its output; None where that is not known.
+
+    Attackers know it, too: it stands in the manifest that is published. No code of the policy's own is run.
+    """
+    from anondata.components import build, own_code_of
+    from anondata.manifest import FILE, read_manifest
+
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder)
+        rules = manifest.policy.content["image"].regions["face"].cover
+        if "head" in (rules.name, rules.params.get("area")):
+            return None  # it did it to more than the face
+        regions = manifest.report.counts.get("regions", {}).get("face", {})
+        done = max(regions.get("technique", {}).items(), key=lambda item: int(item[1]), default=("", 0))[0]
+        name, _, params = str(done).partition(" ")
+        with own_code_of((), files=False):
+            made: RegionTransform = build("technique", name, json.loads(params))
+    except (AnondataError, ValueError, TypeError, KeyError):
+        return None  # attackers then go by the pictures alone
+    return made
 
 
 def _digest(source: Source, key: RunKey) -> str:

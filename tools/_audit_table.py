@@ -13,6 +13,8 @@ Json = Mapping[str, Any]
 
 ROOMY = 100  # columns of a terminal in which no cell needs two lines
 
+WITHOUT: Json = {"name": "", "role": ""}  # who uses no network, or all
+
 _FILES = {
     "unpaired_originals": "originals without a result",
     "unpaired_anonymized": "results without an original",
@@ -25,8 +27,9 @@ _FILES = {
 
 def show(audit: Json, console: Console) -> None:
     """Prints all that the JSON says in figures."""
-    for network in audit["networks"]:
-        console.print(_attacks(audit, network, narrow=console.width < ROOMY))
+    for network in (*audit["networks"], WITHOUT):
+        if any(one["network"] == network["name"] for one in audit["attacks"]):
+            console.print(_attacks(audit, network, narrow=console.width < ROOMY))
     console.print("[in brackets: 95 % intervals over people; chance: at rank 1 and 5]", markup=False, highlight=False)
     for line in (*_groups(audit), *_faces(audit), *_files(audit["counts"])):
         console.print(line, highlight=False, soft_wrap=True)
@@ -50,9 +53,8 @@ def _attacks(audit: Json, network: Json, *, narrow: bool) -> Table:
 
     found = [one for one in (*audit["attacks"], *audit["controls"]) if one["network"] == network["name"]]
     whom = "people" if audit["parameters"]["labelled"] else "faces"
-    title = (
-        f"{network['name']} ({network['role']}): named, % of {found[0]['people']} {whom}; chance {_chance(found[0])}"
-    )
+    by = f"{network['name']} ({network['role']})" if network["name"] else "all that can be known but the run key"
+    title = f"{by}: named, % of {found[0]['people']} {whom}; chance {_chance(found[0])}"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("attacker", min_width=16)
     told = [
@@ -72,6 +74,7 @@ def _chance(one: Json) -> str:
 
 def _row(one: Json, told: Sequence[float]) -> list[str]:
     attacker = "(untouched)" if one["attacker"] == "untouched" else str(one["attacker"])
+    attacker += f" of {one['releases']} releases" if one["releases"] > 1 else ""
     return [
         attacker + (f", enrolled gallery, chance {_chance(one)}" if one["gallery"] == "enrolled" else ""),
         share(one["rank1"]),

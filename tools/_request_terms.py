@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from anondata.randomness import RunKey
 
 _NAMES = ("insights", "anondata_insights")  # of the column of insights: the first that no column has
-_NAIVE = "naive"
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,7 @@ def _check_where(entry: Entry, column: str) -> None:
 def _policy(catalog: Catalog, entry: Entry, kind: str, own_code: Iterable[str]) -> Policy:
     """The policy of a content type, if what it makes can be delivered."""
     from anondata.policy import load_policy
+    from anondata.verifiers.audit.attacks import NEED_IDENTITIES
 
     named = entry.policy[kind]
     place = catalog.path(named) if named.endswith((".yaml", ".yml")) else named
@@ -135,9 +135,9 @@ def _policy(catalog: Catalog, entry: Entry, kind: str, own_code: Iterable[str]) 
     if policy.audit is None:
         raise RequestError(
             f"policy {policy.name} sets no bound for what is delivered; write `audit: {{above_chance: 5, attackers: "
-            "[naive]}` into it, with the most percentage points above chance that you answer for"
+            "[composite]}` into it, with the most percentage points above chance that you answer for"
         )
-    if entry.identity is None and set(policy.audit.attackers) - {_NAIVE}:
+    if entry.identity is None and set(policy.audit.attackers) & NEED_IDENTITIES:
         raise RequestError(
             f"policy {policy.name} demands attackers that need to know who is in a picture; name the column that "
             "says it as `identity:` of the dataset"

@@ -52,7 +52,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--attacker",
     "attackers",
     multiple=True,
-    type=click.Choice(["naive", "parrot", "smoothing-parrot"]),
+    type=click.Choice(
+        ["naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "averaging", "context", "composite"]
+    ),
     help="Only this one; may be given several times.  [default: all]",
 )
 @click.option(
@@ -117,10 +119,13 @@ def command(
     be another or an additional one, and its name may end in _anonymized. Or B is what `materialize` or `anondata
     shards` wrote, and its run key is at hand: then originals are found by their content, whatever they are called.
 
-    Attackers know where the faces are. naive: clear photos against results. parrot: the attacker has put their own
-    photos through the same tool. smoothing-parrot: and then blurs both sides. Identities come from metadata.csv or
-    metadata.jsonl in A, else from A's folders. Without them each face is looked for in the originals themselves, and
-    only the naive attack is possible.
+    Attackers know where the faces are. naive: clear photos against results, by a network. parrot: the attacker has
+    put their own photos through the same tool. smoothing-parrot: and then blurs both sides. matched-filter: no
+    network, but means of a few cells of each face, weighed by what other people's show. trained: has learnt on
+    results of its own. averaging: has 2, 5, 10 or 50 releases of each photo under other run keys, where B is
+    anondata's and the technique draws. context: sees only what lies around the covers. composite: the best of all
+    but these two. Identities come from metadata.csv or metadata.jsonl in A, else from A's folders. Without them each
+    face is looked for in the originals themselves; parrots, averaging and context are not possible then.
 
     DIR gets audit.json and plots, without file names and identities. Exit code 0: done, 3: --bound is exceeded,
     1: there is nothing to attack, 2: usage.
@@ -130,9 +135,10 @@ def command(
 
     from rich.console import Console
 
+    from anondata.tools._audit_outputs import technique_of
     from anondata.tools._job import default_workers
     from anondata.tools._keys import run_key
-    from anondata.tools._progress import counted
+    from anondata.tools._progress import phases
     from anondata.tools._publish_checks import sealed_audit
     from anondata.tools.anonymize import usable_device
     from anondata.verifiers.audit import ATTACKERS, audit
@@ -143,7 +149,7 @@ def command(
     key = run_key(b, options["run_key_file"], create=False)
     inputs = _inputs(a, b, asked, pairs, key)
     workers = default_workers(device)
-    with _threads(workers), counted(Console(stderr=True), inputs.total, "auditing") as show:
+    with _threads(workers), phases(Console(stderr=True)) as show:
         result = audit(
             inputs.pairs(),
             embedders=networks,
@@ -155,7 +161,9 @@ def command(
             device=device,
             workers=workers,
             counts=inputs.counts,
-            show=lambda done, unusable: show(done),
+            technique=technique_of(b),
+            show=lambda done, unusable: show("looking at photos", done, inputs.total),
+            stage=lambda name: show(f"attacking: {name}", 1, 1),
         )
     body = sealed_audit({**result.to_json(), "anonymized": inputs.content()}, key)
     _write(out, body, plots=not no_plots)

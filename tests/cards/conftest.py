@@ -14,7 +14,7 @@ from anondata.policy import load_policy
 from anondata.report import Report
 from anondata.tools._facts import gates_of, models_of
 from anondata.verifiers.audit import Audit
-from anondata.verifiers.audit.attacks import ATTACKERS, CONTROL, FaceTable, attack
+from anondata.verifiers.audit.attacks import CONTROL, NETWORK_ATTACKERS, FaceTable, attack, attack_measured
 
 MakeFacts = Callable[..., Facts]
 NETWORK = "dlib-face-resnet"
@@ -28,12 +28,16 @@ def audit() -> dict[str, Any]:
     clear = random.normal(size=(24, 8))[owners] + 0.2 * random.normal(size=(48, 8))
     views = {"clear": clear, "anonymized": random.normal(size=clear.shape), "smoothed": clear + 1.5}
     table = FaceTable(np.arange(48), owners, {"gender": ("f", "f", "m", "m") * 12}, {NETWORK: views}, True)
-    attacks = tuple(attack(table, NETWORK, name, fars=[0.1, 0.01]) for name in ATTACKERS)
+    attacks = [attack(table, NETWORK, name, fars=[0.1, 0.01]) for name in NETWORK_ATTACKERS]
+    for name, releases in (("averaging", 50), ("context", 1), ("composite", 1)):
+        apart = random.random((48, 48)) + (owners[:, None] != owners) * 0.1
+        told = {"fars": [0.1, 0.01], "how": "8 x 8 cells of 1.3 boxes by box", "releases": releases}
+        attacks.append(attack_measured(table, name, apart, **told))
     made = Audit(
         {"pairs": 48},
         {"in_originals": 48, "still_detected": 1, "missed": 0, "unchanged_found_by": {}},
         ({"name": NETWORK, "fingerprint": "0f", "role": "gate network", "self_match": None},),
-        attacks,
+        tuple(attacks),
         (attack(table, NETWORK, CONTROL, fars=[0.1, 0.01]),),
         ("one network only",),
         {"labelled": True, "groups": ["gender"], "fars": [0.1, 0.01], "detectors": {"centerface": ""}},
@@ -88,7 +92,7 @@ def make_facts(report: Report, audit: dict[str, Any]) -> MakeFacts:
         created="2026-02-03",
         digest="c" * 64,
         audit=audit,
-        bound=Bound(5.0, ("naive",)),
+        bound=Bound(5.0, ("composite",)),
         sealed=True,
         summary="Two cameras.",
         source_datasets=("private", "someone/streets"),

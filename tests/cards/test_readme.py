@@ -159,10 +159,12 @@ def test_every_figure_of_the_audit_stands_in_a_table(facts: Facts) -> None:
             share(one["eer"]),
         ]
         counts = [str(one["people"]), str(one["probes"])]
-        assert [one["attacker"], one["network"], *told, *counts] in rows
+        several = f", {one['releases']} releases" if one["releases"] > 1 else ""
+        who = [one["attacker"] + several, one["network"] or "\u2013"]
+        assert [*who, *told, *counts] in rows
         for at in one["tar_at_far"]:
             if at["tar"]:
-                assert [one["attacker"], one["network"], f"{100 * at['far']:g}", share(at["tar"])] in rows
+                assert [*who, f"{100 * at['far']:g}", share(at["tar"])] in rows
 
 
 def test_gates_tell_their_thresholds_and_where_these_come_from(facts: Facts) -> None:

@@ -62,7 +62,7 @@ def test_json_goes_to_stdout_alone_and_is_what_was_written(anondata, photos, res
     shown = anondata("audit", "--original", photos, "--anonymized", results, "--out", tmp_path / "out", *options)
     assert shown.code == 0
     assert shown.json == json.loads((tmp_path / "out/audit.json").read_text())
-    assert shown.json["format"] == "anondata.audit/1"
+    assert shown.json["format"] == "anondata.audit/2"
     assert shown.json["parameters"]["fars"] == [0.5, 0.1]
     assert [at["tar"] is None for at in shown.json["attacks"][0]["tar_at_far"]] == [False, True]  # of 20 pairs
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["audit.json"]
@@ -159,7 +159,7 @@ def test_nothing_to_attack_is_a_failure_with_a_reason(anondata, photos, results,
         (["--out", "src/audit"], "DIR lies in A"),
         (["--identity", "who"], "--identity who: no row of metadata.csv or metadata.jsonl in A has that column"),
         (["--group", "age"], "--group age: no row of"),
-        (["--attacker", "owl"], "'owl' is not one of 'naive', 'parrot', 'smoothing-parrot'"),
+        (["--attacker", "owl"], "'owl' is not one of 'naive', 'parrot', 'smoothing-parrot', 'matched-filter'"),
         (["--embedder", "dlib"], "unknown embedder 'dlib'"),
         (["--far", "1.5"], "Invalid value for '--far'"),
         (["--anonymized", "nowhere"], "does not exist"),

@@ -84,13 +84,17 @@ def main() -> None:
     rows, body = [], []
     for name, tool in tools.items():
         found = audited(tool)
-        attacks = [{key: one[key] for key in ("attacker", "network", "rank1", "rank5")} for one in found["attacks"]]
+        attacks = [
+            {key: one[key] for key in ("attacker", "network", "releases", "how", "rank1", "rank5")}
+            for one in found["attacks"]
+        ]
         body.append({"tool": name, "verdict": found["verdict"], "faces": found["faces"], "attacks": attacks})
         for one in attacks:
             rank1 = one["rank1"]
             told = f"{rank1['percent']:.0f} [{rank1['low']:.0f}-{rank1['high']:.0f}]"
-            rows.append([name, one["attacker"], one["network"], told, f"{one['rank5']['percent']:.0f}"])
-    show("named at rank 1, % of 51 people (chance 1)", ["tool", "attacker", "network", "rank 1", "rank 5"], rows)
+            who = one["attacker"] + (f", {one['releases']} releases" if one["releases"] > 1 else "")
+            rows.append([name, who, one["network"], told, f"{one['rank5']['percent']:.0f}"])
+    show("named at rank 1, % of 51 people (chance 2)", ["tool", "attacker", "network", "rank 1", "rank 5"], rows)
     save("audits", {"rows": body})
 
 

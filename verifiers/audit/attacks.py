@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from anondata.verifiers.audit.metrics import (
     supported,
     tar_at,
 )
-from anondata.verifiers.audit.trials import Templates, Trials, compare
+from anondata.verifiers.audit.trials import Templates, Trials, comparable, compare
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold, shipped
 
 CLEAR, ANONYMIZED, SMOOTHED = "clear", "anonymized", "smoothed"
@@ -36,7 +37,11 @@ SIDES: Mapping[str, tuple[str, str]] = {  # attacker -> views of probes and of t
     "smoothing-parrot": (SMOOTHED, SMOOTHED),
     CONTROL: (CLEAR, CLEAR),
 }
-ATTACKERS = tuple(name for name in SIDES if name != CONTROL)
+NETWORK_ATTACKERS = tuple(name for name in SIDES if name != CONTROL)
+COMPOSITE, CONTEXT = "composite", "context"
+ATTACKERS = (*NETWORK_ATTACKERS, "matched-filter", "trained", "averaging", CONTEXT, COMPOSITE)
+APART = frozenset({"averaging", CONTEXT})  # not of one release, or not of what is covered
+NEED_IDENTITIES = frozenset({"parrot", "smoothing-parrot", "averaging", CONTEXT})
 
 GATE_FAR = 0.01  # of the threshold that the default policies' gate holds results against
 BINS = 60
@@ -50,6 +55,10 @@ class FaceTable:
     photos, owners: ``(F,)`` numbers; an owner of -1 is nobody that is known. groups: ``F`` values by column.
     templates: ``(F, D)`` by network, then by view (:data:`VIEWS`).
     labelled: owners are people who may be in several photos; if not, every face is somebody else.
+
+    In the first round of trials the first photo of each person is looked for among everybody's further photos, in the
+    second the second one, and so on. Where all are photographed alike, first neutral, then smiling, attackers would
+    else find whoever smiles alike.
     """
 
     photos: Integers
@@ -64,19 +73,53 @@ class FaceTable:
         known = {pair for pair in zip(self.owners.tolist(), self.photos.tolist(), strict=True) if pair[0] >= 0}
         return len(known) > len({owner for owner, _ in known})
 
+    @cached_property
+    def rounds(self) -> Integers:
+        """``(F,)`` the number of a face's photo among its person's, -1 where there is but one, or nobody known."""
+        out = np.full(len(self.owners), -1, dtype=np.int64)
+        for owner in set(self.owners[self.owners >= 0].tolist()):
+            rows = np.flatnonzero(self.owners == owner)
+            photos, place = np.unique(self.photos[rows], return_inverse=True)
+            if len(photos) > 1:
+                out[rows] = place
+        return out
+
     def of(self, network: str, view: str) -> Templates:
-        return Templates(self.templates[network][view], self.owners, self.photos)
+        return Templates(self.templates[network][view], self.owners, self.photos, self.rounds)
+
+    def bare(self) -> Templates:
+        """Whose faces there are, in which photos and rounds, without a template."""
+        return Templates(np.zeros((len(self.owners), 0)), self.owners, self.photos, self.rounds)
+
+    @cached_property
+    def comparable(self) -> Bools:
+        """``(F, F)``: which faces in results may be compared with which photos."""
+        if not self.labelled:
+            return np.ones((len(self.owners), len(self.owners)), dtype=bool)
+        return comparable(self.bare(), self.bare())
+
+    def select(self, index: Integers) -> FaceTable:
+        """The faces of an index, with all that is known of them."""
+        return FaceTable(
+            self.photos[index],
+            self.owners[index],
+            {column: tuple(values[i] for i in index) for column, values in self.groups.items()},
+            {name: {view: v[index] for view, v in views.items()} for name, views in self.templates.items()},
+            self.labelled,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Attack:
     """What one attacker with one network achieved.
 
-    attacker: of :data:`SIDES`. gallery: ``originals``, ``anonymized`` or ``enrolled``. probes: faces that could be
+    attacker: of :data:`SIDES`, or another's name. network: empty for who uses none, or several.
+    gallery: ``originals``, ``anonymized`` or ``enrolled``. probes: faces that could be
     named; unusable: faces without a template, which count neither for nor against. rank1, rank5: share of probes
     with an own template among the nearest; chance: the same if all templates were alike. curves: for plots and tables
     (CMC, ROC, histograms). tar: by false accept rate, None where too few pairs support it.
     within_threshold: probes that a gate with this network would have refused, held against the gallery.
+    releases: of one photo under different keys, which the attacker had. how: what the attacker did in the end.
     """
 
     attacker: str
@@ -95,11 +138,13 @@ class Attack:
     within_threshold: Share | None
     groups: Mapping[str, tuple[Group, ...]]
     curves: Mapping[str, Any]
+    releases: int = 1
+    how: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        names = ("attacker", "network", "gallery", "probes", "unusable", "people", "gallery_templates")
+        names = ("attacker", "network", "gallery", "releases", "how", "probes", "unusable", "people")
         return {
-            **{name: getattr(self, name) for name in (*names, "impostor_pairs")},
+            **{name: getattr(self, name) for name in (*names, "gallery_templates", "impostor_pairs")},
             "rank1": {**self.rank1.to_json(), "chance_percent": round(100 * self.chance[0], 3)},
             "rank5": {**self.rank5.to_json(), "chance_percent": round(100 * self.chance[1], 3)},
             "tar_at_far": [{"far": far, "tar": tar.to_json() if tar else None} for far, tar in self.tar.items()],
@@ -131,6 +176,20 @@ def attack_enrolled(table: FaceTable, network: str, enrolled: Templates, *, fars
     return _attack(table, network, ("naive", "enrolled"), table.of(network, ANONYMIZED), enrolled, fars)
 
 
+def attack_measured(
+    table: FaceTable, attacker: str, distances: Floats, *, fars: Sequence[float], how: str, releases: int = 1
+) -> Attack:
+    """An attack by ``(F, F)`` distances from each face in a result to each photo; NaN is not compared.
+
+    Raises: AuditError when no face can be compared.
+    """
+    probes, gallery = table.bare(), table.bare()
+    if not table.labelled:
+        gallery = Templates(gallery.vectors, gallery.owners, np.full_like(gallery.photos, -1))
+    made = _attack(table, "", (attacker, "originals"), probes, gallery, fars, distances=distances)
+    return replace(made, how=how, releases=releases)
+
+
 def _attack(
     table: FaceTable,
     network: str,
@@ -140,11 +199,15 @@ def _attack(
     fars: Sequence[float],
     *,
     mirrored: bool = False,
+    distances: Floats | None = None,
 ) -> Attack:
     known, usable = probes.owners >= 0, probes.usable
+    if distances is not None:
+        usable = np.asarray(np.isfinite(distances).any(axis=1))
     rows = np.flatnonzero(known & usable)
     of_gallery = np.flatnonzero((gallery.owners >= 0) & gallery.usable)
-    trials = compare(probes.select(rows), gallery.select(of_gallery), mirrored=mirrored)
+    measured = None if distances is None else distances[np.ix_(rows, of_gallery)]
+    trials = compare(probes.select(rows), gallery.select(of_gallery), mirrored=mirrored, distances=measured)
     ranks = shown_ranks(len(of_gallery))
     named, chance = (s.named_at(ranks) for s in (trials.standing, trials.chance))
     curve = Curve(trials.pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,9 +13,12 @@ from anondata.errors import UndecodableError
 from anondata.kernels import outer_rects, resize
 from anondata.protocols import Detector
 from anondata.regions import Regions, cat_regions
+from anondata.transforms.base import RegionTransform
 from anondata.transforms.blur import gaussian_blur
 from anondata.verifiers.audit.attacks import ANONYMIZED, CLEAR, SMOOTHED
 from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
+from anondata.verifiers.audit.crops import Alignment, crops_of
+from anondata.verifiers.audit.rerun import Reruns, rerun
 
 SMOOTHING = 0.25  # sigma of the smoothing parrot, relative to the width of the face
 ENOUGH_PX = 96  # width of a face at which it is smoothed: a sigma of 24 px needs no more
@@ -60,6 +63,7 @@ class SeenFace:
 
     views: by name, a part of the picture and the one region in it. found_by: detectors that see it in the original;
     ``marked`` where somebody did. detected_after: still found. unchanged: the tool left it as it was.
+    before, after: crops for attackers without a network, by alignment; runs: of the technique, where it is known.
     """
 
     identity: str
@@ -68,6 +72,9 @@ class SeenFace:
     found_by: tuple[str, ...]
     detected_after: bool
     unchanged: bool
+    before: Mapping[Alignment, Tensor] = field(default_factory=dict)
+    after: Mapping[Alignment, Tensor] = field(default_factory=dict)
+    runs: Reruns | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +93,20 @@ class SeenPair:
 
 @dataclass(frozen=True)
 class Eyes:
-    """What looks at pairs. detectors: by name; the first finds the faces, a second confirms them."""
+    """What looks at pairs. detectors: by name; the first finds the faces, a second confirms them.
+
+    technique: what the tool did, where that is known: it is run again.
+    """
 
     detectors: Mapping[str, Detector]
     device: torch.device | str = "cpu"
+    technique: RegionTransform | None = None
 
-    def see(self, pair: PhotoPair) -> SeenPair:
-        """Reads and examines one pair; unreadable pictures end as a problem and raise nothing."""
+    def see(self, pair: PhotoPair, wanted: Container[str] = ()) -> SeenPair:
+        """Reads and examines one pair; unreadable pictures end as a problem and raise nothing.
+
+        wanted: identities of the faces that get crops and runs, too.
+        """
         before, after = self._picture(pair.original), self._picture(pair.anonymized)
         if before is None or after is None:
             return SeenPair("unreadable_original" if before is None else "unreadable_anonymized")
@@ -110,12 +124,21 @@ class Eyes:
         same = unchanged(before, after, scaled(everything, scale))
         detected = _overlaps(scaled(faces, scale), self.detectors[first].detect([after]))
         finders = _finders(faces, found, marked=pair.faces is not None)
-        seen = [
-            SeenFace(*people[i], _views(before, after, face, scale), finders[i], bool(detected[i]), bool(same[i]))
-            for i, face in enumerate(faces)
-        ]
+        seen = []
+        for i, face in enumerate(faces):
+            views = _views(before, after, face, scale)
+            one = SeenFace(*people[i], views, finders[i], bool(detected[i]), bool(same[i]))
+            seen.append(self._closer(one) if people[i][0] in wanted else one)
         left = int(same[len(faces) :].sum())
         return SeenPair("" if seen else "no_face", tuple(seen), unlike, left)
+
+    def _closer(self, face: SeenFace) -> SeenFace:
+        """A face with what attackers without a network look at."""
+        before, after = (crops_of(*face.views[view]) for view in (CLEAR, ANONYMIZED))
+        if self.technique is None:
+            return replace(face, before=before, after=after)
+        made = rerun(self.technique, *face.views[CLEAR])
+        return replace(face, views={**face.views, **made.views}, before=before, after=after, runs=made)
 
     def _picture(self, source: Bytes) -> Tensor | None:
         try:

@@ -23,18 +23,21 @@ class Templates:
 
     vectors: ``(N, D)``; rows that are not finite count as unusable. owners: ``(N,)`` number of the person.
     photos: ``(N,)`` number of the photo. Templates of one photo are never compared; -1 is compared with all.
+    rounds: ``(N,)`` templates of one round are never compared, either; -1 is compared with all. None: no rounds.
     """
 
     vectors: Floats
     owners: Integers
     photos: Integers
+    rounds: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.owners)
 
     def select(self, index: npt.NDArray[Any]) -> Templates:
         """The templates of an integer index or a boolean mask."""
-        return Templates(self.vectors[index], self.owners[index], self.photos[index])
+        rounds = None if self.rounds is None else self.rounds[index]
+        return Templates(self.vectors[index], self.owners[index], self.photos[index], rounds)
 
     @property
     def usable(self) -> Bools:
@@ -88,14 +91,17 @@ class Trials:
     impostor_pairs: int
 
 
-def compare(probes: Templates, gallery: Templates, *, mirrored: bool = False) -> Trials:
-    """Compares every probe with every template of the gallery that is not of its own photo.
+def compare(
+    probes: Templates, gallery: Templates, *, mirrored: bool = False, distances: Floats | None = None
+) -> Trials:
+    """Compares every probe with every template of the gallery that is not of its own photo or round.
 
     mirrored: both are the same templates in the same order, so that each pair would come up twice: counted once.
+    distances: ``(P, G)`` that somebody measured otherwise, in place of those of the vectors; NaN is not compared.
 
     Raises: AuditError when no probe has a template of its own in the gallery, or when there is nobody else.
     """
-    parts = list(_blocks(probes, gallery, mirrored))
+    parts = list(_blocks(probes, gallery, mirrored, distances))
     rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
     if not len(rows):
         raise AuditError(
@@ -117,8 +123,16 @@ def compare(probes: Templates, gallery: Templates, *, mirrored: bool = False) ->
     )
 
 
+def comparable(probes: Templates, gallery: Templates) -> Bools:
+    """``(P, G)``: neither of one photo nor of one round."""
+    allowed: Bools = (probes.photos[:, None] != gallery.photos) | (gallery.photos == -1)
+    if probes.rounds is not None and gallery.rounds is not None:
+        allowed &= (probes.rounds[:, None] != gallery.rounds) | (gallery.rounds == -1)
+    return allowed
+
+
 def _blocks(
-    probes: Templates, gallery: Templates, mirrored: bool
+    probes: Templates, gallery: Templates, mirrored: bool, measured: Floats | None
 ) -> Iterator[tuple[Integers, Integers, Floats, Pairs, int]]:
     random = np.random.default_rng(0)
     expected = len(probes) * len(gallery) / (2 if mirrored else 1)
@@ -126,8 +140,12 @@ def _blocks(
     step = max(1, BLOCK // max(1, len(gallery)))
     for start in range(0, len(probes), step):
         block = probes.select(np.arange(start, min(start + step, len(probes))))
-        distances = _distances(block.vectors, gallery.vectors)
-        allowed = (block.photos[:, None] != gallery.photos) | (gallery.photos == -1)
+        allowed = comparable(block, gallery)
+        if measured is None:
+            distances = _distances(block.vectors, gallery.vectors)
+        else:
+            distances = measured[start : start + step]
+            allowed &= np.isfinite(distances)
         own = (block.owners[:, None] == gallery.owners) & allowed
         mated = own.any(axis=1)
         counts, nearest = _stand(distances[mated], own[mated], allowed[mated])

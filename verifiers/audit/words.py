@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from anondata.verifiers.audit.attacks import Attack
-from anondata.verifiers.audit.groups import MIN_PEOPLE
+from anondata.verifiers.audit.attacks import COMPOSITE, CONTEXT, Attack
+from anondata.verifiers.audit.evidence import MIN_PEOPLE
+from anondata.verifiers.audit.groups import MIN_PEOPLE as FEW_PEOPLE
 from anondata.verifiers.audit.metrics import Share
 
 WHO = {
     "naive": "a naive attacker",
     "parrot": "a parrot",
     "smoothing-parrot": "a smoothing parrot",
+    "matched-filter": "a matched filter",
+    "trained": "a trained attacker",
+    "averaging": "an averaging attacker",
+    "context": "an attacker who looks around the cover",
+    "composite": "the best of all attackers",
 }
 POOR_CONTROL = 0.5  # of the people named in untouched originals: below it, an audit of these photos shows little
-FEW_PEOPLE = MIN_PEOPLE
 
 
 def percent(share: Share) -> str:
@@ -42,8 +47,9 @@ def verdict(worst: Attack, *, labelled: bool) -> str:
     where = {"enrolled": " and your gallery", "originals": "" if labelled else " and the originals"}.get(
         worst.gallery, ""
     )
+    network = f" with {worst.network}" if worst.network else ""
     return (
-        f"{WHO[worst.attacker]} with {worst.network}{where} names {percent(worst.rank1)} of {worst.people} {whom} "
+        f"{WHO[worst.attacker]}{network}{where} names {percent(worst.rank1)} of {worst.people} {whom} "
         f"at rank 1; chance {chance(worst.chance[0])}"
     )
 
@@ -57,6 +63,8 @@ def notes(
     detectors: Sequence[str],
     counts: Mapping[str, int],
     faces: Mapping[str, Any],
+    attacks: Sequence[Attack] = (),
+    technique: str = "",
 ) -> list[str]:
     """What a reader must know before trusting the figures."""
     said = []
@@ -65,6 +73,7 @@ def notes(
             "no identities: each face is searched for among the originals themselves, its own included"
             + ("; parrots were not possible" if {"parrot", "smoothing-parrot"} & set(asked) else "")
         )
+    said += _of_knowing(attacks, technique, faces["in_originals"])
     for control in controls:
         if control.rank1.value < POOR_CONTROL:
             said.append(
@@ -84,3 +93,21 @@ def notes(
     if faces["missed"]:
         said.append(f"{faces['missed']} face(s) are as they were in the originals: the tool missed them")
     return said
+
+
+def _of_knowing(attacks: Sequence[Attack], technique: str, faces: int) -> Iterator[str]:
+    """What attackers who know more than a network does had to go by."""
+    by = {one.attacker: one for one in attacks}
+    composite = by.get(COMPOSITE)
+    if composite is not None and not technique:
+        yield "what the tool did is not known: attackers estimated it from the pictures and could not run it"
+    if composite is not None and composite.people < MIN_PEOPLE:
+        yield f"with {composite.people} people the composite attacker takes what is best in hindsight"
+    if composite is not None and composite.gallery_templates < faces // 2:
+        yield f"composite: of {faces} faces {composite.gallery_templates} were attacked by all means"
+    around = by.get(CONTEXT)
+    if around is not None and around.rank1.low > around.chance[0]:
+        yield (
+            f"what lies around the covers names {percent(around.rank1)} by itself, chance "
+            f"{chance(around.chance[0])}: no technique that covers only faces changes that"
+        )

@@ -196,13 +196,24 @@ def audit_half(output: Any) -> None:
     audit(output, counts={**counts, "unpaired_anonymized": 2})
 
 
-def audit_without_naive(output: Any) -> None:
+def audit_without_the_best(output: Any) -> None:
     audit(output, attacks=[{**one, "attacker": "parrot"} for one in attacks(output)])
 
 
+def audit_of_an_earlier_version(output: Any) -> None:
+    audit(output, format="anondata.audit/1")
+
+
 def audit_that_names_all(output: Any) -> None:
+    *rest, last = attacks(output)
+    assert last["attacker"] == "composite"
+    bad = {**last, "rank1": {"percent": 100.0, "low": 60.0, "high": 100.0, "chance_percent": 2.0}}
+    audit(output, attacks=[*rest, bad])
+
+
+def audit_in_which_another_surely_names_all(output: Any) -> None:
     first, *rest = attacks(output)
-    bad = {**first, "rank1": {**first["rank1"], "percent": 100.0, "chance_percent": 2.0}}
+    bad = {**first, "rank1": {"percent": 100.0, "low": 96.0, "high": 100.0, "chance_percent": 2.0}}
     audit(output, attacks=[bad, *rest])
 
 
@@ -235,7 +246,9 @@ def audit(output: Any, **changes: Any) -> None:
         (audit_something_else, "about other pictures"),
         (audit_before_digests, "the audit lacks"),
         (audit_half, "2 unpaired anonymized"),
-        (audit_without_naive, "attackers that have not tried: naive"),
+        (audit_without_the_best, "attackers that have not tried: composite"),
+        (audit_of_an_earlier_version, "by an earlier version of anondata, whose attackers used face networks alone"),
+        (audit_in_which_another_surely_names_all, r"the naive attacker with .* names 100\.0 % \[96-100\]"),
         (audit_that_names_all, r"names 100\.0 % \[\d+-\d+\] at rank 1, and the policy allows 92\.0 %"),
         (audit_of_no_number, "names nan %"),
     ],
