@@ -31,6 +31,7 @@ from anondata.looking import (
     SAME_IOU,
     elsewhere,
     find,
+    keeping_doubtful,
     movers,
     scanned,
     uncovered_tiny,
@@ -196,7 +197,7 @@ class Engine:
         if not works:
             return set()
         masked = [without_spared(rules, w, w.media, self.device) for w in works]
-        found = find(rules, rules.detectors, masked, self.device)
+        found = find(rules, keeping_doubtful(rules.detectors), masked, self.device)
         hiding: set[Work] = set()
         for i, work in enumerate(works):
             behind = unexplained(rules, work, found.of_image(i), self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,19 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
         known = found.of_image(i)
         parts += [known, more.select(~_held(more, known))]
     return cat_regions(parts, device)
+
+
+def keeping_doubtful(detectors: Sequence[Detector]) -> list[Detector]:
+    """The same detectors, and those that drop what they find with a low score once more without that, upright.
+
+    Whoever looks out from behind a mask is half hidden: in doubt there is somebody. Not so in further looks, in which
+    hair around a mask is often taken for a face.
+    """
+    out = list(detectors)
+    for detector in detectors:
+        if is_dataclass(detector) and getattr(detector, "second_look", False) and UPRIGHT in _wanted(detector):
+            out.append(replace(detector, second_look=False, looks=(UPRIGHT,)))
+    return out
 
 
 def _checked(rules: ContentRules, found: Regions) -> Regions:

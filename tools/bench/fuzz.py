@@ -41,8 +41,23 @@ HANG_S = 10.0  # of CPU: on shared cores the wall tells of others
 STOP_S = 180  # of the wall, after which a file counts as hanging whatever it did
 RAW_LEVELS = 4.0  # mean difference in a face's core under which it is as it was; writing alone costs 1-2
 MUTATIONS = ("none", "bits", "bytes", "cut", "turn", "orientation", "stretch", "float", "header", "dark")
-FORMATS = tuple(
-    "JPEG PROGRESSIVE GREY PNG PALETTE RGBA GREY16 WEBP LOSSLESS GIF TIFF LZW BMP AVIF HEIF JPEG2000".split()
+FORMATS = (
+    "JPEG",
+    "PROGRESSIVE",
+    "GREY",
+    "PNG",
+    "PALETTE",
+    "RGBA",
+    "GREY16",
+    "WEBP",
+    "LOSSLESS",
+    "GIF",
+    "TIFF",
+    "LZW",
+    "BMP",
+    "AVIF",
+    "HEIF",
+    "JPEG2000",
 )
 _TURNS = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 

@@ -17,6 +17,7 @@ COMPONENTS = 30
 HIDDEN = 64
 STEPS = 60
 RATE, DECAY = 0.02, 0.1
+NO_ANGLE = 1e-6  # length of what is mapped to nothing but for rounding, beside some units
 MIN_PAIRS = 6  # of other people; with fewer nothing is learnt
 
 
@@ -146,6 +147,6 @@ def small_network(x: Floats, y: Floats, tried: Floats) -> Floats:
 
 def by_angle(mapped: Floats, places: Floats) -> Floats:
     """``(P, G)`` one less the cosine."""
-    a, b = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (mapped, places))
+    a, b = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), NO_ANGLE) for rows in (mapped, places))
     found: Floats = 1 - a @ b.T
     return found
