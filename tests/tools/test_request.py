@@ -297,7 +297,7 @@ def test_a_limit_of_bytes_that_is_passed_delivers_and_charges_nothing(ask, at):
 
 
 def test_what_was_not_attacked_as_the_policy_demands_is_neither_delivered_nor_charged(ask, at):
-    (at / "mine.yaml").write_text((at / "mine.yaml").read_text().replace("naive", "parrot"))
+    (at / "mine.yaml").write_text((at / "mine.yaml").read_text().replace("composite", "parrot"))
     change(at, identity="who")  # each of them is in one picture, so a parrot has nothing to compare
     with pytest.raises(RequestError, match=r"parrot.*nothing was delivered, and nothing charged"):
         ask()
