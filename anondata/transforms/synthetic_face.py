@@ -52,7 +52,7 @@ class SyntheticFace(FaceSwap):
     def __init__(
         self,
         members: int = 64,
-        choices: int = 16,
+        choices: int = 64,
         *,
         coverage: float = 1.55,
         shape: Shape = "rounded",

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anondata.policy import load_policy
-
 BOX = [4, 100, 40, 30]  # of a corner of the photos where no face is
 OTHER = [112, 4, 40, 30]
 
@@ -29,10 +27,9 @@ def src(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
 
 
 @pytest.fixture
-def anonymize(anondata: Any, src: Path, tmp_path: Path) -> Callable[..., Any]:
+def anonymize(anondata: Any, src: Path, tmp_path: Path, grey_policy: Callable[[str], str]) -> Callable[..., Any]:
     """Runs the command with a file of regions and a policy to which a head is a face."""
-    mine = load_policy("faces-fill").to_yaml().replace("given: {}", "given: {head: face, 3: face, dog: ignore}")
-    (tmp_path / "mine.yaml").write_text(mine)
+    (tmp_path / "mine.yaml").write_text(grey_policy("{head: face, 3: face, dog: ignore}"))
 
     def run(regions: Path | None, *more: Any) -> Any:
         given = () if regions is None else ("--regions", regions)

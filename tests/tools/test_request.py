@@ -177,10 +177,9 @@ def test_an_editors_texts_come_with_the_insights(ask, at):
 
 
 @pytest.mark.parametrize("kind", ["regions", "masks"])
-def test_boxes_and_masks_of_the_dataset_are_followed(ask, at, kind):
+def test_boxes_and_masks_of_the_dataset_are_followed(ask, at, kind, grey_policy):
     """Boxes are delivered as they are, masks are not."""
-    mine = (at / "mine.yaml").read_text().replace("given: {}", "given: {3: face}")
-    (at / "mine.yaml").write_text(mine)
+    (at / "mine.yaml").write_text(grey_policy("{3: face}").replace("above_chance: 5.0", "above_chance: 90.0"))
     objects = {"bbox": [[4, 100, 40, 30]], "category": [3]}
     if kind == "masks":
         plane = [[100 <= y < 130 and 4 <= x < 44 for x in range(160)] for y in range(160)]

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anondata.policy import load_policy
 from anondata.report import from_json
 
 COMMAND = [sys.executable, "-c", "from anondata.tools.cli import main; main()", "shards"]
@@ -273,10 +272,9 @@ def test_insights_are_a_field_of_each_sample(anondata, src, tmp_path):
 
 
 @pytest.fixture
-def marked(tmp_path: Path, photo: Callable[..., bytes]) -> Path:
+def marked(tmp_path: Path, photo: Callable[..., bytes], grey_policy: Callable[[str], str]) -> Path:
     """A shard of two photos with boxes and masks of what is no face, and a policy that says what 3 means."""
-    mine = load_policy("faces-fill").to_yaml().replace("given: {}", "given: {3: face}")
-    (tmp_path / "mine.yaml").write_text(mine)
+    (tmp_path / "mine.yaml").write_text(grey_policy("{3: face}"))
     drawn, buffer = np.zeros((160, 160), np.uint8), io.BytesIO()
     drawn[100:130, 4:44] = 3
     Image.fromarray(drawn).save(buffer, "PNG")
