@@ -187,13 +187,18 @@ class Anonymizer:
         return report_of(self.policy, outcomes, self.galleries)
 
 
-def _free_locks() -> None:
-    """In a forked child: a lock that another thread of the parent held would stay locked for ever."""
+def _after_fork() -> None:
+    """In a forked child: what threads of the parent held or would do there is waited for for ever.
+
+    That is locks, and OpenMP's threads, which torch computes with (a DataLoader's workers have one thread, too).
+    """
+    if _LIVE:
+        torch.set_num_threads(1)
     for anonymizer in list(_LIVE):
         anonymizer._lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_free_locks)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _unpickle(policy: Policy, device: str, run_key: RunKey, galleries: dict[str, Any]) -> Anonymizer:
