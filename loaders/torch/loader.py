@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
-from anondata.loaders._flow import OnWithheld, Settled
+from anondata.loaders._flow import Flow, OnWithheld, Settled
 from anondata.loaders._spares import Spares
 from anondata.loaders.quota import Quota
 from anondata.loaders.torch.background import Background, failed, hand_over
@@ -198,7 +199,9 @@ class AnonymizedLoader:
         return self._batches(inner, self._passed)
 
     def _batches(self, inner: Iterator[Any], passed: Passed) -> Iterator[Any]:
-        background, spares, process = Background(self._source.flow), Spares(), os.getpid()
+        background, spares = Background(self._source.flow), Spares()
+        # Called below, or when the program ends within an epoch: there, before its modules are emptied.
+        end = weakref.finalize(background, _end, self._loader, inner, os.getpid(), self._source.flow)
         try:
             passed.skip(inner)
             for batch, outcomes in self._anonymized(inner, background):
@@ -212,8 +215,7 @@ class AnonymizedLoader:
             passed.end()
         finally:
             background.stop()
-            stop_workers(self._loader, inner, process)
-            self._source.flow.settle_account()
+            end()
 
     def _anonymized(self, inner: Iterator[Any], background: Background) -> Iterator[tuple[Batch, list[Outcome]]]:
         """Batches with their outcomes, in order; ``prefetch`` more are under way."""
@@ -256,3 +258,8 @@ class AnonymizedLoader:
             "num_workers": self._loader.num_workers if self._source.is_stream else None,
             "generators": sorted(self._order.generators) if self._order else [],
         }
+
+
+def _end(loader: DataLoader[Any], inner: Iterator[Any], process: int, flow: Flow) -> None:
+    stop_workers(loader, inner, process)
+    flow.settle_account()

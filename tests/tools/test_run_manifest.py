@@ -59,14 +59,15 @@ def test_an_output_that_was_taken_away_is_not_in_it(anondata: Any, photos: Path,
     assert "erin.jpg" not in read_manifest(tmp_path / "out").files
 
 
-def test_a_file_that_was_changed_is_told_as_it_was(anondata: Any, photos: Path, tmp_path: Path) -> None:
-    """The digest is that of the verified bytes, not of what lies there when the run ends."""
+def test_a_file_that_was_changed_and_has_no_source_is_not_in_it(anondata: Any, photos: Path, tmp_path: Path) -> None:
+    """It cannot be made again, and what lies there now was not verified: the run says so and ends as failed."""
     anondata("anonymize", photos, "--out", tmp_path / "out")
-    before = read_manifest(tmp_path / "out").files["erin.jpg"]
     (photos / "erin.jpg").unlink()
     (tmp_path / "out" / "erin.jpg").write_bytes(b"something raw")
-    anondata("anonymize", photos, "--out", tmp_path / "out")
-    assert read_manifest(tmp_path / "out").files["erin.jpg"].sha256 == before.sha256
+    again = anondata("anonymize", photos, "--out", tmp_path / "out")
+    assert "erin.jpg" not in read_manifest(tmp_path / "out").files
+    assert again.code == 1
+    assert "1 files" in again.err
 
 
 def shard(path: Path, photos: list[bytes]) -> None:
