@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer
-    from anondata.engine import Engine
+    from anondata.engine.loop import Engine
     from anondata.errors import AnondataError
     from anondata.policy import Policy, load_policy
     from anondata.randomness import RunKey
@@ -43,7 +43,7 @@ __all__ = [
 _HOME = {
     "AnondataError": "anondata.errors",
     "Anonymizer": "anondata.anonymizer",
-    "Engine": "anondata.engine",
+    "Engine": "anondata.engine.loop",
     "Outcome": "anondata.records",
     "Policy": "anondata.policy",
     "Regions": "anondata.regions",

@@ -15,14 +15,14 @@ import torch
 from PIL.Image import Image as PILImage
 
 from anondata.components import open_gallery
-from anondata.engine import Engine
+from anondata.engine.loop import Engine
+from anondata.engine.rules import check_galleries, rules_of
 from anondata.errors import DeviceError, FieldTypeError, WithheldError
 from anondata.policy import Policy, load_policy
 from anondata.preparing import Progress, check_weights, fetch_weights, make_faces
 from anondata.randomness import RunKey
 from anondata.records import Outcome, Withheld
 from anondata.report import Report, report_of
-from anondata.rules import check_galleries, rules_of
 from anondata.samples import Sample, Schema
 
 _TAKES_ONE = (
@@ -133,7 +133,7 @@ class Anonymizer:
         return {name: gallery.fingerprint for name, gallery in self._galleries.items()}
 
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
-        """One outcome for each sample, in order; see :meth:`anondata.engine.Engine.run`."""
+        """One outcome for each sample, in order; see :meth:`anondata.engine.loop.Engine.run`."""
         return self.engine.run(samples, schema)
 
     def anonymize(self, images: Sequence[Any], *, keys: Sequence[str] | None = None) -> list[Outcome]:

@@ -23,10 +23,10 @@ Role = Literal["cover", "detector", "pseudonyms", "technique", "verifier"]
 
 TABLES: Mapping[Role, Mapping[str, str]] = {
     "cover": {
-        "everyone": "anondata.rules:Everyone",
+        "everyone": "anondata.engine.rules:Everyone",
         "everyone_except": "anondata.verifiers.gates.cover:EveryoneExcept",
         "gallery": "anondata.verifiers.gates.cover:OnlyGallery",
-        "head": "anondata.rules:Head",
+        "head": "anondata.engine.rules:Head",
     },
     "detector": {
         "centerface": "anondata.detectors.centerface:CenterFaceDetector",

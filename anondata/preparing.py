@@ -94,7 +94,7 @@ def make_faces(policy: Policy, progress: Progress) -> int:
     """
     people = people_of(policy)
     if people:
-        from anondata.models.face_pool import generated_pool
+        from anondata.transforms.face_pool import generated_pool
 
         generated_pool(people, progress=lambda there, wanted: progress("making faces", there, wanted))
     return people

@@ -46,7 +46,7 @@ class Schema:
     A field of ``"keep"`` passes as it is, one of ``"drop"`` does not pass.
 
     A field of ``"insights"`` need not be there: it comes out with a text on what was in the others, in words that
-    identify nobody (see :mod:`anondata.insights`). What was there under its name is dropped.
+    identify nobody (see :mod:`anondata.content.insights`). What was there under its name is dropped.
 
     A field of ``"regions"`` holds boxes of what is to be anonymized besides what detectors find, in a form of
     :mod:`anondata.content.given`. Of several fields of content it names its own: ``"regions:left"``. It must be

@@ -14,7 +14,7 @@ from anondata._yaml import MAX_CHARS, YamlError, load_yaml
 from anondata.cards.readme import from_card
 from anondata.errors import CardError, CatalogError, PolicyError
 from anondata.policy import load_policy, presets
-from anondata.tools._catalog import load_catalog
+from anondata.requests.catalog import load_catalog
 
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)

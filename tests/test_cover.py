@@ -13,12 +13,12 @@ from torch import Tensor
 
 from anondata import Engine, RunKey, Sample, Schema
 from anondata.content.images import ImageContent
+from anondata.engine.rules import ContentRules, Head, KindRules, check_galleries
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
 from anondata.report import from_json, report_of
-from anondata.rules import ContentRules, Head, KindRules, check_galleries
 from anondata.transforms import Fill
 
 LEFT, RIGHT = (20.0, 20.0, 60.0, 60.0), (120.0, 20.0, 160.0, 60.0)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from anondata import Anonymizer, Engine, Released, RunKey, Sample, Withheld
 from anondata.content.images import ImageContent, Patch
+from anondata.engine.rules import ContentRules, KindRules, rules_of
 from anondata.errors import PolicyError, UndeclaredFieldError, WeightsError, WithheldError
 from anondata.policy import load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
-from anondata.rules import ContentRules, KindRules, rules_of
 from anondata.samples import Schema
 from anondata.transforms import Fill, Pixelate, RegionTransform
 

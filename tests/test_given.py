@@ -23,6 +23,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from anondata import Anonymizer, Engine, Released, RunKey, Sample, Schema, Withheld
 from anondata.content.given import join, parse
 from anondata.content.images import ImageContent
+from anondata.engine.rules import ContentRules, KindRules, rules_of
 from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders import hf
 from anondata.loaders.torch import anonymize as anonymize_torch
@@ -31,7 +32,6 @@ from anondata.policy import Policy, from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions, empty_regions
 from anondata.report import report_of
-from anondata.rules import ContentRules, KindRules, rules_of
 from anondata.transforms import Pixelate
 
 KEY = b"0123456789abcdef"

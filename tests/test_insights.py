@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anondata import Anonymizer, Sample, Schema
 from anondata.content.images import ImageContent
-from anondata.insights import describe
+from anondata.content.insights import describe
 from anondata.regions import Regions
 
 SCHEMA = Schema({"image": "image", "note": "insights"})

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from anondata.crops import FLOATS, bounded, cover_weight, cut, mark, outer_rects, paste, resize
 from anondata.errors import ShapeError
-from anondata.kernels import FLOATS, bounded, cover_weight, cut, mark, outer_rects, paste, resize
 from anondata.transforms import Fill, Pixelate
 
 COLOR = (0.25, 0.5, 0.75)

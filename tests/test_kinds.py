@@ -13,11 +13,11 @@ from torch import Tensor
 from anondata import Engine, RunKey, Sample, Schema, Withheld
 from anondata.components import build
 from anondata.content.images import ImageContent
+from anondata.engine.rules import ContentRules, KindRules, check_galleries, rules_of
 from anondata.errors import PolicyError
 from anondata.policy import from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions
-from anondata.rules import ContentRules, KindRules, check_galleries, rules_of
 from anondata.transforms import Fill, Noise, Pixelate, RegionTransform
 
 Box = tuple[float, float, float, float]

@@ -38,9 +38,9 @@ from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 from anondata.manifest import Manifest
 from anondata.policy import Policy, from_yaml, load_policy
+from anondata.publishing.examine import Seen, strange_members, undeclared
 from anondata.regions import Regions
 from anondata.report import empty_report
-from anondata.tools._verify_rows import Seen, strange_members, undeclared
 
 KEY = b"0123456789abcdef"
 FRAME = (48, 64)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anondata import Anonymizer, engine
+from anondata import Anonymizer
 from anondata.content.images import ImageContent
+from anondata.engine import loop as engine
 from anondata.policy import from_yaml, load_policy
 from anondata.tools._memory import warning
 

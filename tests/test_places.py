@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anondata import Anonymizer, Outcome, Released
 from anondata.policy import from_yaml, load_policy
-from anondata.verifiers.gates._place_search import agreement
+from anondata.verifiers.gallery.place_search import agreement
 from anondata.verifiers.gates.place_match import LIMITS
 from anondata.verifiers.local_features import SIDE_PX, features
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from anondata.crops import outer_rects
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
-from anondata.kernels import outer_rects
 from anondata.policy import audit_allows, from_yaml, load_policy, presets
 from anondata.tools.bench._common import RESULTS
 from anondata.tools.bench.privacy_utility import face_ladder

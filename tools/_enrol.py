@@ -17,9 +17,9 @@ import click
 
 import anondata
 from anondata.errors import GalleryError
-from anondata.tools._enrol_parts import Parts
-from anondata.tools._enrol_sources import Columns, Placed, Stream, kind_of, open_stream
 from anondata.tools._enrol_summary import summarize
+from anondata.verifiers.gallery.resume import Parts
+from anondata.verifiers.gallery.sources import Columns, Placed, Stream, kind_of, open_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +80,8 @@ def execute(job: Job) -> int:
 
 
 def _of_matrix(job: Job) -> list[Examined]:
-    from anondata.tools._enrol_matrix import read_matrix
     from anondata.verifiers.gallery.examination import Examined
+    from anondata.verifiers.gallery.matrix import read_matrix
 
     if len(job.sources) > 1:
         raise click.UsageError("a matrix comes alone; add the others afterwards")

@@ -17,15 +17,15 @@ from click.core import ParameterSource
 from anondata.errors import GalleryError
 from anondata.tools import cli
 from anondata.tools._enrol import progress
-from anondata.tools._enrol_sources import Columns, Placed, kind_of, open_stream
+from anondata.verifiers.gallery.sources import Columns, Placed, kind_of, open_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from anondata.verifiers.gallery.photos import Photo
     from anondata.verifiers.gallery.place_enrolment import ExaminedPlace
+    from anondata.verifiers.gallery.place_search import PlaceSearch
     from anondata.verifiers.gallery.places import PlaceGallery
-    from anondata.verifiers.gates._place_search import PlaceSearch
     from anondata.verifiers.local_features import Features
 
 # Options of the commands that mean something for galleries of people alone.
@@ -148,7 +148,7 @@ def info(gallery: PlaceGallery, file: str, *, as_json: bool, with_names: bool = 
 
 def search(gallery: PlaceGallery, photos: Sequence[str], *, top: int, device: str, as_json: bool) -> NoReturn:
     """``anondata gallery search``: which places photos show, PRINTING NAMES."""
-    from anondata.verifiers.gates._place_search import PlaceSearch
+    from anondata.verifiers.gallery.place_search import PlaceSearch
     from anondata.verifiers.gates.place_match import limits_of
 
     refuse_options_of_people()

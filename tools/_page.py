@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from anondata.tools._words import in_words
+from anondata.policy_words import in_words
 
 if TYPE_CHECKING:
     from anondata.policy import Policy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from anondata.tools._sources import others_in_words
+from anondata.sources import others_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from anondata.errors import PolicyError
+from anondata.loaders.files.job import Job, default_workers, execute, rehearse
+from anondata.loaders.files.naming import check_collisions, expected_name
+from anondata.loaders.files.output import check_usable
+from anondata.loaders.files.regions import read_regions
+from anondata.sources import list_sources
 from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
-from anondata.tools._job import Job, default_workers, execute, rehearse
 from anondata.tools._memory import tell_need
-from anondata.tools._naming import check_collisions, expected_name
-from anondata.tools._output import check_usable
 from anondata.tools._policy_options import own_code_option
 from anondata.tools._quota_options import quota_of, quota_options
-from anondata.tools._regions import read_regions
-from anondata.tools._sources import list_sources
 
 if TYPE_CHECKING:
     from anondata.policy import Policy
@@ -200,7 +200,7 @@ def known_policy(policy: str, own_code: Iterable[str], max_pixels: int | None = 
 
 def open_galleries(policy: Policy, paths: Mapping[str, str], key: Path | None) -> dict[str, AnyGallery]:
     """The galleries of some paths; one that the policy does not name, or misses, is an error. See gallery_paths."""
-    from anondata.rules import check_galleries
+    from anondata.engine.rules import check_galleries
 
     check_galleries(policy, paths)
     if not paths:

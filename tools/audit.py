@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from anondata.auditing.folders import Asked, Inputs, read_inputs
 from anondata.errors import MissingExtraError, OutputError
+from anondata.loaders.files.output import write_whole
 from anondata.tools import cli
-from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
 from anondata.tools._early import check_device_named
-from anondata.tools._output import write_whole
 
 if TYPE_CHECKING:
+    from anondata.auditing.rows import RowInputs
     from anondata.protocols import Embedder
     from anondata.randomness import RunKey
-    from anondata.tools._audit_outputs import RowInputs
     from anondata.verifiers.gallery import Gallery
 
 ABOVE_BOUND = 3  # exit code
@@ -135,11 +135,11 @@ def command(
 
     from rich.console import Console
 
-    from anondata.tools._audit_outputs import technique_of
-    from anondata.tools._job import default_workers
-    from anondata.tools._keys import run_key
+    from anondata.auditing.rows import technique_of
+    from anondata.keys import run_key
+    from anondata.loaders.files.job import default_workers
+    from anondata.publishing.checks import sealed_audit
     from anondata.tools._progress import phases
-    from anondata.tools._publish_checks import sealed_audit
     from anondata.tools.anonymize import usable_device
     from anondata.verifiers.audit import ATTACKERS, audit
 
@@ -174,7 +174,7 @@ def command(
 
 def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key: RunKey | None) -> Inputs | RowInputs:
     """Rows of a finished run where B holds such, else files."""
-    from anondata.tools._audit_outputs import row_inputs
+    from anondata.auditing.rows import row_inputs
 
     if pairs is None and (found := row_inputs(a, b, asked, key)) is not None:
         return found
@@ -186,7 +186,7 @@ def _threads(workers: int) -> Iterator[None]:
     """Divides the cores between the workers; networks take their number of threads when they are loaded."""
     import torch
 
-    from anondata.tools._job import usable_cores
+    from anondata.loaders.files.job import usable_cores
 
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, usable_cores() // workers))

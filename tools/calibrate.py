@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import CalibrationError, MissingExtraError
+from anondata.loaders.files.output import write_whole
 from anondata.tools import cli
 from anondata.tools._early import check_device_named
-from anondata.tools._faces import Folder, Templates, embed_photos, list_photos
-from anondata.tools._output import write_whole
 from anondata.tools._progress import counted
+from anondata.verifiers.gallery.labelled import Folder, Templates, embed_photos, list_photos
 
 if TYPE_CHECKING:
     from rich.console import Console

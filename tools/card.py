@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import CardError, OutputError
-from anondata.tools._output import CARD, write_whole
+from anondata.loaders.files.output import CARD, write_whole
 from anondata.tools._policy_options import own_code_option
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def command(
     """
     from anondata.cards.croissant import croissant_of
     from anondata.cards.readme import card_of
-    from anondata.tools._contents import contents_of
-    from anondata.tools._facts import facts_of
-    from anondata.tools._keys import run_key
-    from anondata.tools._publish_checks import checked
+    from anondata.keys import run_key
+    from anondata.publishing.checks import checked
+    from anondata.publishing.contents import contents_of
+    from anondata.publishing.facts import facts_of
 
     manifest, sealed = checked(
         folder, run_key(folder, about["key_file"], create=False), own_code=about["own_code"], show=lambda done: None

@@ -12,7 +12,6 @@ import click
 
 from anondata.tools import _gallery_places, cli
 from anondata.tools._early import check_device_named, check_there
-from anondata.tools._enrol_sources import Columns
 from anondata.tools._gallery_options import (
     THERE,
     calibration_option,
@@ -22,7 +21,8 @@ from anondata.tools._gallery_options import (
     json_option,
     key_option,
 )
-from anondata.tools._indexing import IndexChoice, indexed
+from anondata.verifiers.gallery.indexing import IndexChoice, indexed
+from anondata.verifiers.gallery.sources import Columns
 
 if TYPE_CHECKING:
     from anondata.protocols import Embedder
@@ -234,9 +234,9 @@ def search(file: str, photos: tuple[str, ...], as_json: bool, **options: Any) ->
     far they are, and whether that is within the threshold. In a gallery of places, for each photo the places that
     it agrees with most, and how far: above 1 it is found. Exit code 3 when a photo cannot be read.
     """
-    from anondata.tools._gallery_search import search_photos
     from anondata.verifiers.gallery.file import open_any
     from anondata.verifiers.gallery.places import PlaceGallery
+    from anondata.verifiers.gallery.search import search_photos
 
     gallery = open_any(file, key=options["key_file"])
     if isinstance(gallery, PlaceGallery):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from anondata.errors import UndecodableError
+from anondata.loaders.files.output import enclosing_output, write_whole
+from anondata.loaders.files.regions import FIELD, Boxes, read_regions
+from anondata.sources import Source, list_sources
 from anondata.tools import cli
 from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
-from anondata.tools._output import enclosing_output, write_whole
 from anondata.tools._page import MARK, Face, Pair, page
 from anondata.tools._policy_options import own_code_option
 from anondata.tools._progress import prepared
-from anondata.tools._regions import FIELD, Boxes, read_regions
-from anondata.tools._sources import Source, list_sources
 
 if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer

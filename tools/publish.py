@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import MissingExtraError, PublishError
+from anondata.publishing.checks import audit_problems, checked, read_audit, seal_problems
+from anondata.publishing.layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
+from anondata.publishing.rows import LABEL, Options, write_rows
 from anondata.samples import KEEP
 from anondata.tools._policy_options import own_code_option
-from anondata.tools._publish_checks import audit_problems, checked, read_audit, seal_problems
-from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, PLOTS, POLICY, REPORT
-from anondata.tools._publish_rows import LABEL, Options, write_rows
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -163,7 +163,7 @@ class _Maker:
         """How often each picture is there. Every one must be of the output, and none may be missing."""
         import hashlib
 
-        from anondata.tools._pictures import pictures_in
+        from anondata.publishing.pictures import pictures_in
 
         found: Counter[str] = Counter()
         for done, name in enumerate(data.files, 1):
@@ -179,8 +179,8 @@ class _Maker:
         """Card, croissant, plots, policy, report and audit."""
         from anondata.cards.croissant import croissant_of
         from anondata.cards.readme import card_of
-        from anondata.tools._contents import contents_of
-        from anondata.tools._facts import facts_of
+        from anondata.publishing.contents import contents_of
+        from anondata.publishing.facts import facts_of
 
         (made / PLOTS).mkdir(parents=True)
         plots = _plots(audit, data, made / PLOTS)
@@ -266,7 +266,7 @@ def _key(given: RunKey | bytes | None) -> RunKey | None:
 
 def _before(source: Path, to: str | None, repo_id: str | None, *, public: bool, endpoint: str | None) -> Any:
     """Looks at the destination before the work; returns the Hub's client, where it is the Hub."""
-    from anondata.tools._publish_send import check_place, check_repo
+    from anondata.publishing.send import check_place, check_repo
 
     if to is not None:
         check_place(to, source)
@@ -279,7 +279,7 @@ def _before(source: Path, to: str | None, repo_id: str | None, *, public: bool, 
 
 
 def _workshop(to: str | None) -> Path | None:
-    from anondata.tools._publish_send import workshop_of
+    from anondata.publishing.send import workshop_of
 
     above = workshop_of(to)
     if above is not None:
@@ -288,7 +288,7 @@ def _workshop(to: str | None) -> Path | None:
 
 
 def _send(made: Path, to: str | None, api: Any, repo_id: str | None, *, public: bool, show: Show) -> str:
-    from anondata.tools._publish_send import commit, send
+    from anondata.publishing.send import commit, send
 
     total = sum(1 for path in made.rglob("*") if path.is_file())
     if to is not None:
@@ -386,7 +386,7 @@ def _about(options: Mapping[str, Any]) -> About:
 
 
 def _kept_key(folder: Path, key_file: Path | None) -> RunKey | None:
-    from anondata.tools._keys import run_key
+    from anondata.keys import run_key
 
     return run_key(folder, key_file, create=False)
 

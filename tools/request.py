@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import AnondataError, LedgerError, OutputError, RequestError, UnknownClientError
+from anondata.requests.result import RequestResult
 from anondata.tools import cli
 from anondata.tools._policy_options import own_code_option
-from anondata.tools._request_result import RequestResult
 
 if TYPE_CHECKING:
     from anondata.ledger import Ledger
     from anondata.randomness import RunKey
-    from anondata.tools._catalog import Catalog
-    from anondata.tools._request_terms import Terms
+    from anondata.requests.catalog import Catalog
+    from anondata.requests.terms import Terms
 
 Show = Callable[[str, int, int], None]
 """Takes what is being done, how far it is, and of how much."""
@@ -72,7 +72,7 @@ def request(
     on where one was stopped; one that was stopped after the charge charges nothing. Called again when all is
     done, it changes nothing.
 
-    catalog: see :mod:`anondata.tools._catalog`. content_type: may be left out where the dataset has one. where:
+    catalog: see :mod:`anondata.requests.catalog`. content_type: may be left out where the dataset has one. where:
     values of kept columns, all of which a sample must have. ledger: by default the catalog's. run_key:
     decides which samples are drawn; by default one that is kept for ``out``. insights: adds a column of texts.
     own_code: modules whose classes the catalog's policies may name.
@@ -87,10 +87,10 @@ def request(
         UnreadableSourceError, UndeclaredFieldError, WithheldError, OutputError: samples cannot be read, or written.
     """
     from anondata.anonymizer import choose_device
-    from anondata.tools._catalog import load_catalog
-    from anondata.tools._request_delivery import Delivery
-    from anondata.tools._request_terms import Asked, terms_of
-    from anondata.tools._request_work import Work
+    from anondata.requests.catalog import load_catalog
+    from anondata.requests.delivery import Delivery
+    from anondata.requests.terms import Asked, terms_of
+    from anondata.requests.workfolder import Work
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), insights, as_many_as_there_are)
@@ -115,10 +115,10 @@ def plan(
     own_code: Iterable[str] = (),
 ) -> Plan:
     """What :func:`request` would do, and whether it may. Anonymizes, writes and charges nothing. Raises as it."""
-    from anondata.tools._catalog import load_catalog
-    from anondata.tools._request_source import candidates, check_place, loaded, quiet
-    from anondata.tools._request_terms import Asked, grant, left_for, terms_of
-    from anondata.tools._words import in_words
+    from anondata.policy_words import in_words
+    from anondata.requests.catalog import load_catalog
+    from anondata.requests.source import candidates, check_place, loaded, quiet
+    from anondata.requests.terms import Asked, grant, left_for, terms_of
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), as_many_as_there_are=as_many_as_there_are)
@@ -147,7 +147,7 @@ def _check_packages() -> None:
 
 def _check_place(out: Path, terms: Terms) -> None:
     """Raises :class:`RequestError` for a place among the originals, which the next request would take for some."""
-    from anondata.tools._request_source import local_place
+    from anondata.requests.source import local_place
 
     source = local_place(terms.catalog, terms.entry)
     if not out.name:
@@ -157,8 +157,8 @@ def _check_place(out: Path, terms: Terms) -> None:
 
 
 def _key(out: Path, given: RunKey | bytes | None) -> RunKey:
+    from anondata.keys import run_key
     from anondata.randomness import RunKey
-    from anondata.tools._keys import run_key
 
     key = RunKey(given) if isinstance(given, bytes) else given or run_key(out, None)
     if key is None:  # pragma: no cover - it is made when it is not there
@@ -273,9 +273,9 @@ def command(catalog: Path, client: str, only_list: bool, dry_run: bool, as_json:
 def _run(catalog: Path, given: Mapping[str, Any], options: Mapping[str, Any]) -> RequestResult:
     from rich.console import Console
 
-    from anondata.tools._catalog import load_catalog
+    from anondata.keys import run_key
+    from anondata.requests.catalog import load_catalog
     from anondata.tools._early import check_device_named
-    from anondata.tools._keys import run_key
     from anondata.tools._progress import phases
     from anondata.tools.anonymize import usable_device
 
@@ -329,7 +329,7 @@ def _rehearse(catalog: Path, given: Mapping[str, Any], *, as_json: bool) -> None
 
 def _list(catalog: Path, client: str, ledger: str | None, *, as_json: bool) -> None:
     from anondata.ledger import Scope
-    from anondata.tools._catalog import load_catalog
+    from anondata.requests.catalog import load_catalog
 
     Scope(client, "any", "any")
     known = load_catalog(catalog)
@@ -349,7 +349,7 @@ def _list(catalog: Path, client: str, ledger: str | None, *, as_json: bool) -> N
 
 def _left(catalog: Catalog, ledger: str | None, scope: Any) -> int | str:
     """How many samples are left, in a number or a word."""
-    from anondata.tools._request_terms import left_for
+    from anondata.requests.terms import left_for
 
     try:
         with _opened(catalog, ledger) as book:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import ShardsError, UndeclaredFieldError
+from anondata.keys import run_key
 from anondata.tools import cli
 from anondata.tools._early import check_device_named, check_policy_named, check_there, gallery_paths
-from anondata.tools._keys import run_key
 from anondata.tools._memory import tell_need
 from anondata.tools._policy_options import own_code_option
 from anondata.tools._progress import prepared
@@ -187,7 +187,7 @@ def _names(given: Iterable[str]) -> list[str]:
 def _rehearse(job: Job, key: RunKey | None, options: dict[str, Any]) -> int:
     """``--dry-run``: says what would be done, and does nothing of it."""
     from anondata.loaders._parts import Part
-    from anondata.tools._words import in_words
+    from anondata.policy_words import in_words
 
     found = job.done() if key else {}
     done = sum(isinstance(result, Part) for result in found.values())

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anondata.errors import AnondataError, ManifestError, PublishError
+from anondata.publishing.checks import audit_problems
+from anondata.publishing.examine import Look, Seen, galleries_of, look_at, strange_members, undeclared
+from anondata.publishing.layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
+from anondata.publishing.place import Place
 from anondata.tools import cli
 from anondata.tools._policy_options import own_code_option
-from anondata.tools._publish_checks import audit_problems
-from anondata.tools._publish_layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
-from anondata.tools._verify_place import Place
-from anondata.tools._verify_rows import Look, Seen, galleries_of, look_at, strange_members, undeclared
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -206,8 +206,8 @@ def _faces(seen: Seen, look: Look) -> Iterator[Check]:
 
 def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
     from anondata.cards.check import check_card
-    from anondata.tools._contents import contents_of
-    from anondata.tools._facts import facts_of
+    from anondata.publishing.contents import contents_of
+    from anondata.publishing.facts import facts_of
 
     text = place.text(CARD)
     if text is None:

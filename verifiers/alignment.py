@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize, similarity
+from anondata.crops import resize, similarity
 from anondata.regions import USUAL_LANDMARKS, Regions
 
 MIN_SPREAD = 0.2  # of a box's longer side; real faces have about half

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from anondata.kernels import cut, outer_rects, resize
+from anondata.crops import cut, outer_rects, resize
 from anondata.models.registry import bundled_file, check_sha256
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform

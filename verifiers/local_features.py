@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.models import registry
 from anondata.models.shared import network
 from anondata.models.xfeat import STRIDE, peaks

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from anondata.content import codec, looks
 from anondata.content.codec import Picture
+from anondata.content.insights import describe
+from anondata.crops import cut, mark, outer_rects, paste, unmark
 from anondata.errors import FieldTypeError
-from anondata.insights import describe
-from anondata.kernels import cut, mark, outer_rects, paste, unmark
 from anondata.protocols import Look
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform

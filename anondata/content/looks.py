@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import mirrored, resize
+from anondata.crops import mirrored, resize
 from anondata.protocols import Look
 
 RANGE_PX = 640  # long side of looks at another range

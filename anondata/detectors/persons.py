@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from anondata.crops import resize
 from anondata.detectors.centerface import check_params
 from anondata.detectors.pyramid import merge
-from anondata.kernels import resize
 from anondata.models.pedestrian import SIDE_PX, anchors, boxes_of
 from anondata.models.shared import network
 from anondata.regions import LANDMARKS, Regions, cat_regions

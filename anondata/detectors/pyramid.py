@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.regions import Regions, cat_regions
 
 SCALE_STEP = 4.0  # between levels; a face of 32-128 px on one level is 8-32 px on the next

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from anondata.kernels import mirrored, outer_rects, resize
+from anondata.crops import mirrored, outer_rects, resize
 from anondata.models.shared import network
 from anondata.regions import Regions
 

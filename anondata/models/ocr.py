@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anondata.crops import resize
 from anondata.errors import WeightsError
-from anondata.kernels import resize
 from anondata.models import _blobs
 from anondata.models.registry import locate
 from anondata.models.shared import network

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anondata.kernels import bounded
+from anondata.crops import bounded
 
 
 def uniform(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

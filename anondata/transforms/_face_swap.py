@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from anondata.kernels import bounded, resize
+from anondata.crops import bounded, resize
 from anondata.randomness import normal
 from anondata.transforms._faces_blend import (
     MIRRORED,
@@ -36,7 +36,7 @@ from anondata.transforms.base import RegionTransform
 from anondata.transforms.random_colors import gradient
 
 if TYPE_CHECKING:
-    from anondata.models.face_pool import FacePool
+    from anondata.transforms.face_pool import FacePool
 
 POSE_UNIT = 0.15  # of what turns a head, see Pose.turn: makes one unit of unlikeness between a face and a member
 SMILE_UNIT = 0.5  # of how much a face smiles; the reading of one is off by as much

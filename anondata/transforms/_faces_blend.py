@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import Shape, norm
+from anondata.crops import Shape, norm
 from anondata.regions import USUAL_LANDMARKS
 
 MIRRORED = (1, 0, 2, 4, 3)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.models import ocr
 
 FONT_PX = 96  # size at which letters are drawn, before they are fitted

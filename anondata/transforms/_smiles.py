@@ -1,7 +1,7 @@
 """How much a face smiles: what is read from its picture, and what moves a generated one.
 
-Both were learnt by :mod:`anondata.tools.learn_smile` from generated faces alone. A unit is the standard deviation
-among them.
+Both were learnt by :mod:`anondata.tools.build.learn_smile` from generated faces alone. A unit is the standard
+deviation among them.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # the tree that torchvision's v2 transforms walk, too
 
+from anondata.crops import FLOATS, SHAPES, Shape, bounded, cover_weight, cut, outer_rects, paste
 from anondata.errors import ShapeError
-from anondata.kernels import FLOATS, SHAPES, Shape, bounded, cover_weight, cut, outer_rects, paste
 from anondata.leakage import NO_BOUND, Leakage
 from anondata.randomness import RunKey
 
@@ -83,7 +83,7 @@ class RegionTransform(nn.Module):
     draws: bool = True  # whether seeds matter; a technique that says no is spared their making
     looks_around: bool = False  # whether it is told where its surroundings are; one that is overrides change_around
     networks: tuple[str, ...] = ()  # the registered weights that it computes with
-    generated_people: int = 0  # how many it draws from; see anondata.models.face_pool
+    generated_people: int = 0  # how many it draws from; see anondata.transforms.face_pool
     kinds: tuple[str, ...] = ()  # of region that it is made for; none says any
     aligns: bool = False  # whether it looks at landmarks; one that does overrides change_aligned
     redraws: bool = False  # whether it draws another of the same kind in its place: detail that lies where it did

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from anondata.kernels import bounded, resize
+from anondata.crops import bounded, resize
 from anondata.transforms.base import Common, RegionTransform, in_range
 
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from anondata.kernels import Shape
+from anondata.crops import Shape
 from anondata.randomness import normal
 from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
 from anondata.transforms._faces_blend import smooth
@@ -34,7 +34,7 @@ class KSame(FaceSwap):
 
     Args:
         k: how many are averaged, 2 to 64; each of them once, as they are or mirrored.
-        members: how many generated people the gallery has, 2 to 1024; see :mod:`anondata.models.face_pool`.
+        members: how many generated people the gallery has, 2 to 1024; see :mod:`anondata.transforms.face_pool`.
         faces: a folder of photos to use in place of generated faces, one person each, of people who consented to be
             part of averages; None for generated faces.
         choices: out of how many times k the seed draws; 1 gives the classic choice, and no other privacy.
@@ -75,7 +75,7 @@ class KSame(FaceSwap):
 
     def members(self) -> Members:
         from anondata.errors import WeightsError
-        from anondata.models.face_pool import photographed_pool, shared_pool
+        from anondata.transforms.face_pool import photographed_pool, shared_pool
 
         pool = shared_pool(self.pool_size) if self.folder is None else photographed_pool(self.folder)
         if len(pool) < self.k:

@@ -8,8 +8,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from anondata.crops import FLOATS, cut, outer_rects, paste, resize
 from anondata.errors import ShapeError
-from anondata.kernels import FLOATS, cut, outer_rects, paste, resize
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.transforms._draws import like, one_of, working
 from anondata.transforms._membrane import membrane

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.randomness import normal
 from anondata.transforms.base import Common, RegionTransform, in_range
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import bounded
+from anondata.crops import bounded
 from anondata.leakage import NO_BOUND, NOTHING, Leakage
 from anondata.randomness import normal
 from anondata.transforms.base import Common, RegionTransform, in_range

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anondata.crops import bounded
 from anondata.detectors.plates import to_rim
-from anondata.kernels import bounded
 from anondata.models import ocr
 from anondata.transforms import _glyphs
 from anondata.transforms._glyphs import Ink, Line

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import bounded
+from anondata.crops import bounded
 from anondata.leakage import NOTHING, Leakage
 from anondata.randomness import normal
 from anondata.transforms._draws import like, whole

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import bounded, resize
+from anondata.crops import bounded, resize
 from anondata.randomness import normal
 from anondata.transforms.base import Common, RegionTransform, in_range
 from anondata.transforms.blur import gaussian_blur

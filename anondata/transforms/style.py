@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import bounded, resize
+from anondata.crops import bounded, resize
 from anondata.models.shared import network
 from anondata.transforms._draws import whole
 from anondata.transforms.base import RegionTransform, Shaped, in_range

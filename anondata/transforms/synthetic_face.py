@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from anondata.kernels import Shape
+from anondata.crops import Shape
 from anondata.randomness import normal
 from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
 from anondata.transforms.base import Keyed
@@ -37,7 +37,7 @@ class SyntheticFace(FaceSwap):
 
     Args:
         members: how many people the pool has, 1 to 1024, each with three smiles; see
-            :func:`anondata.models.face_pool.generated_pool`.
+            :func:`anondata.transforms.face_pool.generated_pool`.
         choices: among how many of the most suitable people the seed chooses. Few suit better, and tell more: with 16
             of 64, attackers who know the technique named 10 % of 51 people (chance is 2), with all 64 3 %.
 
@@ -68,7 +68,7 @@ class SyntheticFace(FaceSwap):
         return {"members": self.pool_size, "choices": self.choices}
 
     def members(self) -> Members:
-        from anondata.models.face_pool import shared_pool
+        from anondata.transforms.face_pool import shared_pool
 
         return members_of(shared_pool(self.pool_size))
 

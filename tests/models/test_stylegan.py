@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from anondata.errors import WeightsError
-from anondata.models import face_pool
-from anondata.models.face_pool import (
+from anondata.models.registry import locate
+from anondata.models.stylegan import MAPPING, NATIVE_PX, STYLE_DIM, SYNTHESIS, inverse_haar, read_generator
+from anondata.transforms import face_pool
+from anondata.transforms.face_pool import (
     FacePool,
     checked,
     clear_cut,
@@ -22,8 +24,6 @@ from anondata.models.face_pool import (
     photographed_pool,
     pool_file,
 )
-from anondata.models.registry import locate
-from anondata.models.stylegan import MAPPING, NATIVE_PX, STYLE_DIM, SYNTHESIS, inverse_haar, read_generator
 
 HAAR = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
 
@@ -72,7 +72,7 @@ def test_a_pool_is_made_once_survives_a_kill_and_grows(
 ) -> None:
     """A process is killed when the second of three is made; the first is not made again."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from anondata.models.face_pool import generated_pool\n"
+        "import os, signal, sys; from pathlib import Path; from anondata.transforms.face_pool import generated_pool\n"
         "killed = lambda there, wanted: os.kill(os.getpid(), signal.SIGKILL) if there == 2 else None\n"
         "generated_pool(3, folder=Path(sys.argv[1]), progress=killed)"
     )

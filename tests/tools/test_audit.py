@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from anondata.auditing.folders import Asked, Inputs, read_inputs
 from anondata.content import codec
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import AuditError
-from anondata.tools._audit_inputs import Asked, Inputs, read_inputs
 from anondata.transforms import Fill, GaussianBlur, RegionTransform
 from anondata.verifiers.audit.pairing import pair_names, pair_table, read_labels
 from anondata.verifiers.gallery.file import open_gallery

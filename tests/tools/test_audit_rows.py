@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from anondata.anonymizer import Anonymizer
+from anondata.auditing.folders import Asked
+from anondata.auditing.rows import row_inputs
 from anondata.loaders import hf
 from anondata.manifest import read_manifest
 from anondata.policy import load_policy
-from anondata.tools._audit_inputs import Asked
-from anondata.tools._audit_outputs import row_inputs
 
 KEY = b"0123456789abcdef"
 ASKED = Asked(None, (), True)

@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_listed_counts_as_one_unreadable_sample(anondata
 
 
 def test_a_file_that_vanishes_while_the_run_goes_on_is_withheld(anondata, photos, tmp_path, monkeypatch):
-    from anondata.tools import _run
+    from anondata.loaders.files import run as _run
 
     gather = _run.Run._gather
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from anondata.tools import calibrate as room
-from anondata.tools._faces import Templates
 from anondata.verifiers.calibration import load
+from anondata.verifiers.gallery.labelled import Templates
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from anondata.cards.readme import from_card
 from anondata.errors import CardError
 from anondata.manifest import Manifest, read_manifest
 from anondata.policy import Policy, from_yaml, load_policy
+from anondata.publishing.contents import contents_of
+from anondata.publishing.facts import facts_of, gates_of, models_of
 from anondata.report import empty_report
-from anondata.tools._contents import contents_of
-from anondata.tools._facts import facts_of, gates_of, models_of
 from anondata.verifiers.calibration import shipped
 
 ABOUT = ("--title", "Streets", "--licence", "cc-by-4.0")

@@ -11,8 +11,8 @@ import torch
 
 from anondata.errors import UnreadableSourceError
 from anondata.regions import Regions
-from anondata.tools._faces import Photo, embed_photos, list_photos
 from anondata.verifiers.embedders import DlibEmbedder
+from anondata.verifiers.gallery.labelled import Photo, embed_photos, list_photos
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from anondata.errors import GalleryError
-from anondata.tools import _enrol_parts, _indexing
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import Gallery, Portrait, empty_gallery, examination
+from anondata.verifiers.gallery import indexing as _indexing
+from anondata.verifiers.gallery import resume as _enrol_parts
 from anondata.verifiers.gallery.examination import Examiner
 from anondata.verifiers.gallery.file import open_gallery, save_gallery
 from anondata.verifiers.gallery.photos import Photo, photos_of_dataset

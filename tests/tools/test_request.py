@@ -22,8 +22,8 @@ from PIL import Image
 from anondata.errors import AnondataError, CatalogError, OutputError, QuotaExceeded, RequestError, UnknownClientError
 from anondata.ledger import Ledger, Limit
 from anondata.policy import load_policy
+from anondata.requests.catalog import load_catalog
 from anondata.tools import request as module
-from anondata.tools._catalog import load_catalog
 from anondata.tools.request import RequestResult, plan, request
 
 KEY = b"0123456789abcdef"
@@ -269,7 +269,7 @@ def test_a_value_that_nothing_has_lists_no_others(ask):
 
 def test_more_than_is_left_is_refused_before_any_work(ask, at, monkeypatch):
     limit(at, 1)
-    monkeypatch.setattr("anondata.tools._request_source.loaded", None)
+    monkeypatch.setattr("anondata.requests.source.loaded", None)
     with pytest.raises(QuotaExceeded, match="1 are left, and 2 samples were asked for"):
         ask()
     assert not (at / "out").exists()
@@ -356,8 +356,8 @@ def test_a_full_disk_costs_nothing_and_the_same_request_goes_on(ask, at, monkeyp
 
 _KILLED = """
 import os, signal, sys
-from anondata.tools._request_delivery import Delivery
-from anondata.tools._request_work import Work
+from anondata.requests.delivery import Delivery
+from anondata.requests.workfolder import Work
 def die(*args, **more): os.kill(os.getpid(), signal.SIGKILL)
 setattr({"Work": Work, "Delivery": Delivery}[sys.argv[1]], sys.argv[2], die)
 from anondata.tools.request import request

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from anondata.tools import _output, _run
+from anondata.loaders.files import output as _output
+from anondata.loaders.files import run as _run
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from anondata.keys import run_key
+from anondata.loaders.files import output as _output
 from anondata.manifest import FILE, content_digest, differences, read_manifest
-from anondata.tools import _output
-from anondata.tools._keys import run_key
 
 
 def test_every_output_is_told_as_it_was_written(anondata: Any, photos: Path, tmp_path: Path) -> None:

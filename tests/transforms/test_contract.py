@@ -20,8 +20,8 @@ from kornia.augmentation.container import AugmentationSequential, ImageSequentia
 from torch import Tensor, nn
 
 from anondata.components import TABLES, build
+from anondata.crops import FLOATS
 from anondata.errors import PolicyError, ShapeError
-from anondata.kernels import FLOATS
 from anondata.randomness import RunKey
 from anondata.transforms import RegionTransform, describe
 

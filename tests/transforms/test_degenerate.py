@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anondata.kernels import FLOATS
+from anondata.crops import FLOATS
 from anondata.transforms import RegionTransform
 
 DEGENERATE: dict[str, list[float]] = {

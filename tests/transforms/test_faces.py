@@ -13,9 +13,9 @@ from torch import Tensor
 
 from anondata import Anonymizer, Released, RunKey
 from anondata.components import build
+from anondata.crops import cut, outer_rects, resize, similarity
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError, WeightsError
-from anondata.kernels import cut, outer_rects, resize, similarity
 from anondata.policy import from_yaml, load_policy
 from anondata.regions import cat_regions
 from anondata.transforms._face_swap import TONE_DRAW, TONES, each_once, look_of, unlikeness

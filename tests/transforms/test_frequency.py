@@ -12,8 +12,8 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import FLOATS, resize
 from anondata.errors import PolicyError
-from anondata.kernels import FLOATS, resize
 from anondata.transforms import FrequencyFilter
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from anondata.components import build
 from anondata.content.images import ImageContent
+from anondata.crops import outer_rects, resize
 from anondata.errors import PolicyError, ShapeError
-from anondata.kernels import outer_rects, resize
 from anondata.regions import Regions
 from anondata.transforms import Mask
 from anondata.transforms._membrane import membrane

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import resize
 from anondata.errors import PolicyError
-from anondata.kernels import resize
 from anondata.transforms import Resize
 from anondata.transforms.resize import KERNELS
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from anondata.crops import FLOATS, cut, outer_rects, paste
 from anondata.errors import ShapeError
-from anondata.kernels import FLOATS, cut, outer_rects, paste
 from anondata.transforms import RegionTransform
 
 # --- torchvision samples -------------------------------------------------------------------------------------------

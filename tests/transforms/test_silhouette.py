@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.randomness import RunKey
 from anondata.transforms.silhouette import Silhouette, from_border, parted
 

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import resize
 from anondata.errors import PolicyError
-from anondata.kernels import resize
 from anondata.randomness import RunKey
 from anondata.transforms import Fill, GaussianBlur, Noise, Pixelate
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from anondata.crops import cut, outer_rects
 from anondata.detectors.text import TextDetector
-from anondata.kernels import cut, outer_rects
 from anondata.models import ocr
 from anondata.transforms import _glyphs
 from anondata.transforms.plate_swap import PlateSwap

@@ -16,11 +16,11 @@ from anondata import Anonymizer
 from anondata.content.codec import decode
 from anondata.content.images import BLANK
 from anondata.detectors.centerface import CenterFaceDetector
+from anondata.engine.rules import check_galleries
 from anondata.errors import GalleryError, PolicyError
 from anondata.policy import from_yaml
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions
-from anondata.rules import check_galleries
 from anondata.transforms import Fill, GaussianBlur, Pixelate, RegionTransform
 from anondata.verifiers.calibration import Calibration, Threshold, shipped
 from anondata.verifiers.embedders import DlibEmbedder

@@ -23,6 +23,7 @@ from anondata.protocols import Probe, Verdicts
 from anondata.transforms import Fill
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery import empty_gallery
+from anondata.verifiers.gallery import place_search as _place_search
 from anondata.verifiers.gallery.file import (
     change_gallery,
     change_places,
@@ -35,9 +36,8 @@ from anondata.verifiers.gallery.file import (
 )
 from anondata.verifiers.gallery.photos import Photo
 from anondata.verifiers.gallery.place_enrolment import examine_places
+from anondata.verifiers.gallery.place_search import WHOLE, PlaceSearch, counts
 from anondata.verifiers.gallery.places import PlaceGallery, coded, decoded, empty_places
-from anondata.verifiers.gates import _place_search
-from anondata.verifiers.gates._place_search import WHOLE, PlaceSearch, counts
 from anondata.verifiers.gates.gallery_match import GalleryMatch
 from anondata.verifiers.gates.place_match import LIMITS, PlaceMatch, limits_of
 from anondata.verifiers.local_features import SIDE_PX, Features, features, matches

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import resize
 from anondata.detectors.frame import FrameDetector
 from anondata.errors import PolicyError
-from anondata.kernels import resize
 from anondata.protocols import Probe
 from anondata.transforms import Fill, Pixelate
+from anondata.verifiers.gallery.place_search import agreement
 from anondata.verifiers.gates._crops import crop_of
-from anondata.verifiers.gates._place_search import agreement
 from anondata.verifiers.gates.place_match import LIMITS, PlaceMatch
 from anondata.verifiers.local_features import features, like_neighbours, matches, under_one_homography
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from anondata.crops import similarity
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import PolicyError
-from anondata.kernels import similarity
 from anondata.protocols import Probe
 from anondata.regions import USUAL_LANDMARKS, Regions, cat_regions, empty_regions
 from anondata.transforms import Fill, GaussianBlur

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from anondata.crops import resize
 from anondata.detectors.centerface import CenterFaceDetector
-from anondata.kernels import resize
 from anondata.protocols import Embedder
 from anondata.regions import Regions, cat_regions
 from anondata.verifiers.embedders import DlibEmbedder, MobileFaceNetEmbedder

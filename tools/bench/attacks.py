@@ -26,13 +26,13 @@ from torch import Tensor
 
 from anondata import Anonymizer, Released, RunKey
 from anondata.content import codec
+from anondata.crops import resize
 from anondata.detectors.centerface import CenterFaceDetector
-from anondata.kernels import resize
-from anondata.models.face_pool import generated_pool
 from anondata.policy import load_policy, presets
 from anondata.tools.bench._common import RESULTS, data_folder, portraits, save, show
 from anondata.tools.bench.privacy_utility import face_ladder
 from anondata.transforms import RegionTransform, describe
+from anondata.transforms.face_pool import generated_pool
 from anondata.verifiers.audit import PhotoPair, audit
 
 KEY = RunKey(b"benchmark, not a secret")

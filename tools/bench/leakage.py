@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anondata.crops import cut, outer_rects
 from anondata.errors import MissingExtraError
-from anondata.kernels import cut, outer_rects
 from anondata.tools.bench._common import RESULTS, by_expression, cell, save, share, show
 from anondata.tools.bench.privacy_utility import KEY, SIDES
 from anondata.transforms import Pixelate

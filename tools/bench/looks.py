@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from anondata import Anonymizer, Released, RunKey
-from anondata.kernels import resize
+from anondata.crops import resize
 from anondata.policy import DetectorStep, Policy, ScanPolicy, load_policy
 from anondata.tools.bench._common import Portrait, by_expression, data_folder, portraits, save, show
 from anondata.tools.bench.detection import faceless as empty

@@ -30,9 +30,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import resize
 from anondata.detectors.persons import PersonDetector, windows
 from anondata.detectors.pyramid import box_iou
-from anondata.kernels import resize
 from anondata.protocols import Probe
 from anondata.randomness import RunKey
 from anondata.regions import LANDMARKS, Regions

@@ -28,8 +28,8 @@ from anondata.tools.bench._common import cell, save, share, show, wilson
 from anondata.tools.bench.places import KEY, LOMIRI, MATE, OPENCV, another_view, changed, loaded, photos, small
 from anondata.tools.bench.places import second_views as real_views
 from anondata.transforms import RegionTransform
+from anondata.verifiers.gallery.place_search import SHORT, WAYS, PlaceSearch, agreement, counts
 from anondata.verifiers.gallery.places import coded, decoded, empty_places
-from anondata.verifiers.gates._place_search import SHORT, WAYS, PlaceSearch, agreement, counts
 from anondata.verifiers.gates.place_match import LIMITS, limits_of
 from anondata.verifiers.local_features import SIDE_PX, Features, features, matches
 

@@ -32,12 +32,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import resize
 from anondata.detectors.frame import FrameDetector
-from anondata.kernels import resize
 from anondata.randomness import RunKey
 from anondata.tools.bench._common import cell, save, share, show
 from anondata.transforms import RegionTransform
-from anondata.verifiers.gates._place_search import counts
+from anondata.verifiers.gallery.place_search import counts
 from anondata.verifiers.gates.keeps_category import categories, place_of_first
 from anondata.verifiers.gates.place_match import LIMITS
 from anondata.verifiers.local_features import SIDE_PX, Features, features, matches

@@ -36,9 +36,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from anondata.components import build
+from anondata.crops import cut, outer_rects, paste
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import AnondataError
-from anondata.kernels import cut, outer_rects, paste
 from anondata.models.category import MEAN, SIDE_PX, STD
 from anondata.models.runtime import load_module
 from anondata.policy import load_policy, presets

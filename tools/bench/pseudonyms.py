@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from anondata.components import build
-from anondata.kernels import cut, outer_rects
+from anondata.crops import cut, outer_rects
 from anondata.randomness import RunKey
 from anondata.tools.bench._common import Portrait, by_expression, cell, save, share, show
 from anondata.transforms._face_swap import look_of, unlikeness

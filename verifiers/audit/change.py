@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anondata.kernels import cut, outer_rects, resize
+from anondata.crops import cut, outer_rects, resize
 from anondata.regions import Regions
 
 ROUNDING_PX = 1.5  # a resized picture's sides are rounded

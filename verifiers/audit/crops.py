@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anondata.kernels import cover_weight, cut, outer_rects
+from anondata.crops import cover_weight, cut, outer_rects
 from anondata.regions import USUAL_LANDMARKS, Regions
 from anondata.transforms.base import RegionTransform
 from anondata.verifiers.alignment import chips

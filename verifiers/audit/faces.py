@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from anondata.content import codec
+from anondata.crops import outer_rects, resize
 from anondata.errors import UndecodableError
-from anondata.kernels import outer_rects, resize
 from anondata.protocols import Detector
 from anondata.regions import Regions, cat_regions
 from anondata.transforms.base import RegionTransform

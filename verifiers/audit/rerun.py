@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anondata.content.images import ImageContent
-from anondata.kernels import cut, outer_rects, resize
+from anondata.crops import cut, outer_rects, resize
 from anondata.randomness import RunKey
 from anondata.regions import Regions, cat_regions
 from anondata.transforms.base import RegionTransform

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from anondata.content.codec import Picture, encode
 from anondata.content.images import ImageContent
+from anondata.crops import resize
 from anondata.detectors.centerface import DETECTABLE_PX, CenterFaceDetector
 from anondata.errors import (
     FieldTypeError,
@@ -31,7 +32,6 @@ from anondata.errors import (
     UndecodableError,
     WeightsError,
 )
-from anondata.kernels import resize
 from anondata.protocols import Detector, Embedder
 from anondata.regions import Regions, cat_regions
 from anondata.verifiers.alignment import landmarks_or_usual

@@ -12,7 +12,7 @@ from torch import Tensor
 from anondata.errors import GalleryError, MissingExtraError, WeightsError
 from anondata.verifiers.gallery.examination import view_of
 from anondata.verifiers.gallery.photos import Photo
-from anondata.verifiers.gates._place_search import Limits, agreement
+from anondata.verifiers.gallery.place_search import Limits, agreement
 from anondata.verifiers.local_features import SIDE_PX, Features, features
 
 log = logging.getLogger("anondata")

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from anondata.crops import resize
 from anondata.errors import PolicyError
-from anondata.kernels import resize
 from anondata.models.category import CATEGORIES, MEAN, SIDE_PX, STD
 from anondata.models.shared import network
 from anondata.protocols import Embedder, Probe, Verdicts

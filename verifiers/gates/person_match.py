@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anondata.crops import cut, outer_rects
 from anondata.errors import PolicyError
-from anondata.kernels import cut, outer_rects
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.regions import Regions
 from anondata.transforms.base import in_range

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from anondata.errors import PolicyError
 from anondata.protocols import Embedder, Probe, Verdicts
+from anondata.verifiers.gallery.place_search import WAYS, Limits, PlaceSearch, agreement
 from anondata.verifiers.gallery.places import PlaceGallery
 from anondata.verifiers.gates._crops import crop_of
-from anondata.verifiers.gates._place_search import WAYS, Limits, PlaceSearch, agreement
 from anondata.verifiers.gates.base import chosen
 from anondata.verifiers.local_features import SIDE_PX, features
 

@@ -21,8 +21,8 @@ from PIL import Image
 from anondata.errors import PublishError
 from anondata.manifest import digest_of, from_json
 from anondata.policy import Policy, load_policy
+from anondata.publishing.examine import Look, look_at
 from anondata.randomness import RunKey
-from anondata.tools._verify_rows import Look, look_at
 from anondata.tools.verify import verify
 
 ROWS = "data/train-00000-of-00001.parquet"

@@ -1,0 +1,1 @@
+"""Scripts that made the bundled weights, kept as their provenance."""
