@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # nodes in what an anchor names, by its identity
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # types-PyYAML leaves it out
         if self.check_event(yaml.AliasEvent):
             if not self._aliases:
                 raise YamlError(f"line {line} has an alias; write out what it stands for")
