@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from skimage import data
 from torch import Tensor
 
 from anondata.errors import WeightsError
 from anondata.models.registry import pull
+from anondata.policy import load_policy
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -95,3 +97,17 @@ def photo() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def grey_policy() -> Callable[[str], str]:
+    """``faces-fill`` in YAML with one grey in place of random colours, and this ``given:``."""
+
+    def made(given: str) -> str:
+        data = yaml.safe_load(load_policy("faces-fill").to_yaml())
+        content = data["content"]["image"]
+        content["given"] = yaml.safe_load(given)
+        content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]
+        return yaml.safe_dump(data, sort_keys=False)
+
+    return made

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import webdataset as wds
-import yaml
 from torch import Tensor
 from torchvision.tv_tensors import BoundingBoxes
 
@@ -28,7 +27,7 @@ from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders import hf
 from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
-from anondata.policy import Policy, from_yaml, load_policy
+from anondata.policy import from_yaml, load_policy
 from anondata.protocols import Probe, Verdicts
 from anondata.regions import Regions, cat_regions, empty_regions
 from anondata.report import report_of
@@ -348,24 +347,16 @@ def test_what_no_picture_is_beside_is_not_let_through():
 # --- policies ----------------------------------------------------------------------------------------------------
 
 
-def policy(given: str = "{0: face, person: ignore}") -> Policy:
-    data = yaml.safe_load(load_policy("faces-fill").to_yaml())
-    content = data["content"]["image"]
-    content["given"] = yaml.safe_load(given)
-    content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]  # one colour, that tests can tell
-    return from_yaml(yaml.safe_dump(data, sort_keys=False))
-
-
-def test_a_policy_says_what_categories_mean():
-    made = policy()
+def test_a_policy_says_what_categories_mean(grey_policy):
+    made = from_yaml(grey_policy("{0: face, person: ignore}"))
     assert rules_of(made)["image"].given == {"0": "face", "person": "ignore"}
     assert from_yaml(made.to_yaml()).fingerprint == made.fingerprint != load_policy("faces-fill").fingerprint
 
 
 @pytest.mark.parametrize("given", ["{0: plate}", "{yes: face}", "{1: face, '1': ignore}", "[face]"])
-def test_a_policy_that_maps_to_what_it_has_not_is_refused(given):
+def test_a_policy_that_maps_to_what_it_has_not_is_refused(given, grey_policy):
     with pytest.raises(PolicyError, match="given"):
-        policy(given)
+        from_yaml(grey_policy(given))
 
 
 # --- adapters ----------------------------------------------------------------------------------------------------
@@ -374,11 +365,13 @@ BOX = [4.0, 100.0, 40.0, 30.0]  # of a corner of the photo where no face is
 OBJECTS = {"bbox": [BOX, [1.0, 1.0, 20.0, 20.0]], "category": [0, 1]}
 
 
-def anonymizer() -> Anonymizer:
-    return Anonymizer(policy("{0: face, 1: ignore}"), device="cpu", run_key=KEY)
+@pytest.fixture(scope="module")
+def anonymizer(grey_policy: Callable[[str], str]) -> Callable[[], Anonymizer]:
+    made = from_yaml(grey_policy("{0: face, 1: ignore}"))
+    return lambda: Anonymizer(made, device="cpu", run_key=KEY)
 
 
-def test_a_column_of_objects_of_a_hugging_face_dataset(photo: Callable[..., bytes], tmp_path: Path):
+def test_a_column_of_objects_of_a_hugging_face_dataset(photo: Callable[..., bytes], tmp_path: Path, anonymizer):
     objects = {
         "bbox": datasets.List(datasets.List(datasets.Value("float32"))),
         "category": datasets.List(datasets.ClassLabel(names=["head", "dog"])),
@@ -405,14 +398,14 @@ def test_a_column_of_objects_of_a_hugging_face_dataset(photo: Callable[..., byte
     ]
 
 
-def test_a_list_of_structs_with_a_picture_is_no_column_of_regions(photo: Callable[..., bytes]):
+def test_a_list_of_structs_with_a_picture_is_no_column_of_regions(photo: Callable[..., bytes], anonymizer):
     features = datasets.Features({"image": datasets.Image(), "objects": datasets.List({"crop": datasets.Image()})})
     ds = datasets.Dataset.from_dict({"image": [], "objects": []}, features=features)
     with pytest.raises(KeyError, match="crop"):
         hf.anonymize(ds, anonymizer(), fields={"image": "image", "objects": "regions"})
 
 
-def test_dicts_of_a_torch_dataset(astronaut: Tensor):
+def test_dicts_of_a_torch_dataset(astronaut: Tensor, anonymizer):
     image = astronaut[:, 20:180, 140:300]
     boxes = BoundingBoxes(torch.tensor([BOX]), format="XYWH", canvas_size=(160, 160))
     samples = [{"image": image, "target": {"boxes": boxes, "labels": torch.tensor([0])}}]
@@ -426,7 +419,7 @@ def test_dicts_of_a_torch_dataset(astronaut: Tensor):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset 1.0.2 closes no file that it opens
 @pytest.mark.parametrize("decoded", [False, True])
-def test_members_of_json_in_shards(photo: Callable[..., bytes], tmp_path: Path, decoded: bool):
+def test_members_of_json_in_shards(photo: Callable[..., bytes], tmp_path: Path, decoded: bool, anonymizer):
     text = json.dumps(OBJECTS).encode()
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, data in [("0.png", photo(0, "PNG")), ("0.json", text), ("1.png", photo(1, "PNG"))]:
@@ -441,7 +434,7 @@ def test_members_of_json_in_shards(photo: Callable[..., bytes], tmp_path: Path, 
     assert stage.report.counts["regions"]["face"]["given"] == 1
 
 
-def test_regions_of_two_groups_of_members_must_say_whose():
+def test_regions_of_two_groups_of_members_must_say_whose(anonymizer):
     with pytest.raises(PolicyError, match="name the field of content"):
         anonymize(anonymizer(), fields={"a.png": "image", "b.png": "image", "json": "regions"})
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import webdataset as wds
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -37,7 +36,7 @@ from anondata.loaders.shards import anonymize_shards
 from anondata.loaders.torch import anonymize as anonymize_torch
 from anondata.loaders.webdataset import anonymize
 from anondata.manifest import Manifest
-from anondata.policy import Policy, from_yaml, load_policy
+from anondata.policy import from_yaml
 from anondata.publishing.examine import Seen, strange_members, undeclared
 from anondata.regions import Regions
 from anondata.report import empty_report
@@ -300,7 +299,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("value", "why"), BAD.values(), ids=BAD)
-def test_what_cannot_be_trusted_withholds_the_sample(value, why):
+def test_what_cannot_be_trusted_withholds_the_sample(value, why, anonymizer):
     with pytest.raises(FieldTypeError, match=why):
         read(value)
     [out] = anonymizer("{1: face}").run([Sample("secret", {"image": blank(), "masks": value})], GIVEN)
@@ -383,16 +382,12 @@ def blank() -> Tensor:
     return torch.zeros(3, *FRAME, dtype=torch.uint8)
 
 
-def policy(given: str) -> Policy:
-    data = yaml.safe_load(load_policy("faces-fill").to_yaml())
-    content = data["content"]["image"]
-    content["given"] = yaml.safe_load(given)
-    content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]  # one colour, that tests can tell
-    return from_yaml(yaml.safe_dump(data, sort_keys=False))
+@pytest.fixture(scope="module")
+def anonymizer(grey_policy: Callable[[str], str]) -> Callable[..., Anonymizer]:
+    def made(given: str = "{3: face, 9: ignore}") -> Anonymizer:
+        return Anonymizer(from_yaml(grey_policy(given)), device="cpu", run_key=KEY)
 
-
-def anonymizer(given: str = "{3: face, 9: ignore}") -> Anonymizer:
-    return Anonymizer(policy(given), device="cpu", run_key=KEY)
+    return made
 
 
 def drawing(value: int = 3) -> np.ndarray[Any, Any]:
@@ -407,7 +402,7 @@ def is_covered(pixels: np.ndarray[Any, Any]) -> bool:
     return bool((pixels[PLACE] == pixels[115, 20]).all())
 
 
-def test_what_masks_say_is_anonymized_and_they_do_not_come_out(photo: Callable[..., bytes]):
+def test_what_masks_say_is_anonymized_and_they_do_not_come_out(photo: Callable[..., bytes], anonymizer):
     sample = Sample("a", {"image": photo(0, "PNG"), "masks": encoded(drawing())})
     [out] = anonymizer().run([sample], GIVEN)
     assert isinstance(out, Released)
@@ -416,12 +411,12 @@ def test_what_masks_say_is_anonymized_and_they_do_not_come_out(photo: Callable[.
     assert is_covered(np.array(Image.open(io.BytesIO(out.image))))
 
 
-def test_a_sample_without_its_masks_is_withheld():
+def test_a_sample_without_its_masks_is_withheld(anonymizer):
     [out] = anonymizer().run([Sample("a", {"image": blank()})], GIVEN)
     assert (out.reason, out.detail) == ("missing_field", "the declared field 'masks' is not in the sample")
 
 
-def test_boxes_and_masks_of_one_picture_go_together(photo: Callable[..., bytes]):
+def test_boxes_and_masks_of_one_picture_go_together(photo: Callable[..., bytes], anonymizer):
     schema = Schema({"image": "image", "objects": "regions", "masks": "masks"})
     objects = {"bbox": [[100, 100, 30, 30]], "category": [3]}
     fields = {"image": photo(0, "PNG"), "objects": objects, "masks": drawing()}
@@ -431,7 +426,7 @@ def test_boxes_and_masks_of_one_picture_go_together(photo: Callable[..., bytes])
     assert set(out.sample.fields) == {"image", "objects"}
 
 
-def test_masks_of_two_pictures_name_theirs():
+def test_masks_of_two_pictures_name_theirs(anonymizer):
     schema = Schema({"image": "image", "right": "image", "masks": "masks:right"})
     white = torch.full((3, 160, 160), 255, dtype=torch.uint8)
     [out] = anonymizer().run([Sample("a", {"image": white, "right": white, "masks": drawing()})], schema)
@@ -441,7 +436,7 @@ def test_masks_of_two_pictures_name_theirs():
         anonymizer().run([], Schema({"image": "image", "right": "image", "masks": "masks"}))
 
 
-def test_a_list_of_pictures_has_a_list_of_masks():
+def test_a_list_of_pictures_has_a_list_of_masks(anonymizer):
     white = torch.full((3, 160, 160), 255, dtype=torch.uint8)
     schema = Schema({"frames": "image", "masks": "masks"})
     sample = Sample("a", {"frames": [white, white], "masks": [drawing() * 0, drawing().tolist()]})
@@ -449,7 +444,7 @@ def test_a_list_of_pictures_has_a_list_of_masks():
     assert {r.place for r in out.record.regions} == {"frames[1]"}
 
 
-def test_a_photo_that_exif_turns_has_masks_of_its_upright_size():
+def test_a_photo_that_exif_turns_has_masks_of_its_upright_size(anonymizer):
     exif, pixels = Image.Exif(), np.full((40, 60, 3), 255, np.uint8)
     exif[0x0112] = 6
     data = encoded(pixels, "JPEG", exif=exif)
@@ -476,7 +471,7 @@ def dataset(photo: Callable[..., bytes], **columns: Any) -> datasets.Dataset:
 FIELDS = {"image": "image", "mask": "masks"}
 
 
-def test_a_column_of_masks_is_in_no_view(photo: Callable[..., bytes]):
+def test_a_column_of_masks_is_in_no_view(photo: Callable[..., bytes], anonymizer):
     view = hf.anonymize(dataset(photo), anonymizer(), fields=FIELDS, keep="label")
     assert "mask" not in view.column_names
     assert "mask" not in view.features
@@ -488,7 +483,7 @@ def test_a_column_of_masks_is_in_no_view(photo: Callable[..., bytes]):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_column_of_masks_is_in_no_stream(photo: Callable[..., bytes], known: bool):
+def test_a_column_of_masks_is_in_no_stream(photo: Callable[..., bytes], known: bool, anonymizer):
     stream = dataset(photo).to_iterable_dataset()
     stream = stream if known else stream.map(lambda row: row, features=None)
     out = hf.anonymize(stream, anonymizer(), fields=FIELDS, keep="label")
@@ -498,7 +493,7 @@ def test_a_column_of_masks_is_in_no_stream(photo: Callable[..., bytes], known: b
     assert hf.report(out).counts["regions"]["face"]["given"] == 1
 
 
-def test_a_column_of_masks_is_in_no_file(photo: Callable[..., bytes], tmp_path: Path):
+def test_a_column_of_masks_is_in_no_file(photo: Callable[..., bytes], tmp_path: Path, anonymizer):
     view = hf.anonymize(dataset(photo), anonymizer(), fields=FIELDS, keep="label")
     view.materialize(tmp_path / "out", cache_dir=tmp_path / "cache")
     [file] = (tmp_path / "out" / "data").glob("*.parquet")
@@ -507,7 +502,7 @@ def test_a_column_of_masks_is_in_no_file(photo: Callable[..., bytes], tmp_path: 
     assert is_covered(np.array(found[0]["image"]))
 
 
-def test_a_mask_file_that_changes_makes_its_rows_anew(photo: Callable[..., bytes], tmp_path: Path):
+def test_a_mask_file_that_changes_makes_its_rows_anew(photo: Callable[..., bytes], tmp_path: Path, anonymizer):
     path = tmp_path / "mask.png"
     path.write_bytes(encoded(drawing(9)))
     ds = (
@@ -527,7 +522,7 @@ def test_a_mask_file_that_changes_makes_its_rows_anew(photo: Callable[..., bytes
     assert covered()
 
 
-def test_a_member_of_a_struct_that_holds_masks_is_left_out(photo: Callable[..., bytes]):
+def test_a_member_of_a_struct_that_holds_masks_is_left_out(photo: Callable[..., bytes], anonymizer):
     boxed = {"mask": datasets.Image(), "day": datasets.Value("string")}
     values = [{"mask": {"bytes": encoded(drawing()), "path": None}, "day": "monday"}] * 2
     ds = dataset(photo, meta=(values, boxed)).remove_columns("mask")
@@ -549,7 +544,7 @@ def test_a_struct_that_would_be_a_file_without_its_masks_is_refused(photo: Calla
         layout_of(features, schema)
 
 
-def test_masks_in_a_list_of_structs_go_with_their_pictures(photo: Callable[..., bytes]):
+def test_masks_in_a_list_of_structs_go_with_their_pictures(photo: Callable[..., bytes], anonymizer):
     shots = datasets.List({"photo": datasets.Image(), "mask": datasets.Image()})
     picture = {"bytes": photo(0, "PNG"), "path": None}
     row = [{"photo": picture, "mask": {"bytes": encoded(drawing(v)), "path": None}} for v in (9, 3)]
@@ -559,7 +554,7 @@ def test_masks_in_a_list_of_structs_go_with_their_pictures(photo: Callable[..., 
     assert [is_covered(np.array(shot["photo"])) for shot in view[0]["shots"]] == [False, True]
 
 
-def test_plain_arrays_and_objects_of_masks_are_columns_of_masks(photo: Callable[..., bytes]):
+def test_plain_arrays_and_objects_of_masks_are_columns_of_masks(photo: Callable[..., bytes], anonymizer):
     planes = [{"masks": [(drawing() == 3).tolist()], "labels": [3]}] * 2
     plane = datasets.List(datasets.List(datasets.Value("bool")))
     kind = {"masks": datasets.List(plane), "labels": datasets.List(datasets.Value("int64"))}
@@ -571,7 +566,7 @@ def test_plain_arrays_and_objects_of_masks_are_columns_of_masks(photo: Callable[
         assert name not in view.column_names
 
 
-def test_targets_of_a_detection_dataset_do_not_come_out(astronaut: Tensor):
+def test_targets_of_a_detection_dataset_do_not_come_out(astronaut: Tensor, anonymizer):
     image = astronaut[:, 20:180, 140:300]
     target = {"masks": Mask(drawing()[None] == 3), "labels": torch.tensor([3])}
     safe = anonymize_torch([(image, target, 7)], anonymizer(), fields={0: "image", 1: "masks"}, keep=2)
@@ -590,7 +585,7 @@ def tar(path: Path, *members: tuple[str, bytes]) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset 1.0.2 closes no file that it opens
-def test_members_of_masks_do_not_leave_a_stream(photo: Callable[..., bytes], tmp_path: Path):
+def test_members_of_masks_do_not_leave_a_stream(photo: Callable[..., bytes], tmp_path: Path, anonymizer):
     members = [("0.png", photo(0, "PNG")), ("0.seg.png", encoded(drawing())), ("1.png", photo(1, "PNG"))]
     source = wds.WebDataset(str(tar(tmp_path / "a.tar", *members)), shardshuffle=False)
     stage = anonymize(anonymizer(), fields={"jpg;png": "image", "seg.png": "masks"})
@@ -600,7 +595,7 @@ def test_members_of_masks_do_not_leave_a_stream(photo: Callable[..., bytes], tmp
     assert stage.report.withheld == {"missing_field": 1}
 
 
-def test_members_of_masks_are_in_no_shard(photo: Callable[..., bytes], tmp_path: Path):
+def test_members_of_masks_are_in_no_shard(photo: Callable[..., bytes], tmp_path: Path, anonymizer):
     source = tar(tmp_path / "a.tar", ("0.png", photo(0, "PNG")), ("0.seg.png", encoded(drawing())), ("0.cls", b"7"))
     fields = {"jpg;png": "image", "seg.png": "masks"}
     done = anonymize_shards(str(source), tmp_path / "out", anonymizer(), fields=fields, keep="cls", workers=1)
@@ -614,8 +609,8 @@ def test_members_of_masks_are_in_no_shard(photo: Callable[..., bytes], tmp_path:
 # --- what is written about it ------------------------------------------------------------------------------------
 
 
-def test_verify_takes_a_mask_that_came_out_for_undeclared(photo: Callable[..., bytes], tmp_path: Path):
-    rules = policy("{}")
+def test_verify_takes_a_mask_that_came_out_for_undeclared(photo: Callable[..., bytes], tmp_path: Path, grey_policy):
+    rules = from_yaml(grey_policy("{}"))
     fields = {"image": "image", "mask": "masks", "seg.txt": "masks", "label": "keep"}
     manifest = Manifest(rules, empty_report(rules), {}, fields, "parquet")
     ds = datasets.Dataset.from_dict({"label": [1], "mask": ["secret"]})

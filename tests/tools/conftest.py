@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from anondata.policy import load_policy
 from anondata.tools import cli
 
 
@@ -81,17 +79,3 @@ def tree() -> Callable[..., dict[str, str]]:
         }
 
     return read
-
-
-@pytest.fixture(scope="session")
-def grey_policy() -> Callable[[str], str]:
-    """``faces-fill`` in YAML with one grey in place of random colours, and this ``given:``."""
-
-    def made(given: str) -> str:
-        data = yaml.safe_load(load_policy("faces-fill").to_yaml())
-        content = data["content"]["image"]
-        content["given"] = yaml.safe_load(given)
-        content["regions"]["face"]["ladder"] = [{"fill": {"coverage": 1.5}}]
-        return yaml.safe_dump(data, sort_keys=False)
-
-    return made
