@@ -87,6 +87,11 @@ class Anonymizer:
         return (_unpickle, (self.policy, str(self.device), self._run_key, self._sources))
 
     @property
+    def run_key(self) -> RunKey:
+        """The secret that this run draws from. Its repr does not tell it."""
+        return self._run_key
+
+    @property
     def engine(self) -> Engine:
         """The engine of this policy, built on first use.
 
@@ -102,8 +107,7 @@ class Anonymizer:
         with self._lock:
             if self._engine is None:
                 check_weights(self.policy)  # all at once, and before the first sample
-                self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
-                rules = rules_of(self.policy, self._galleries)
+                rules = rules_of(self.policy, self._opened())
                 self._engine = Engine(rules, run_key=self._run_key, device=self.device)
             return self._engine
 
@@ -126,11 +130,14 @@ class Anonymizer:
 
     @property
     def galleries(self) -> dict[str, str]:
-        """Fingerprints of the galleries, by name; they tell nothing to who does not hold them."""
-        if not self._sources:
-            return {}
-        _ = self.engine  # which opens them
-        return {name: gallery.fingerprint for name, gallery in self._galleries.items()}
+        """Fingerprints of the galleries, by name; meaningless without the galleries."""
+        with self._lock:
+            return {name: gallery.fingerprint for name, gallery in self._opened().items()}
+
+    def _opened(self) -> dict[str, Any]:
+        if len(self._galleries) < len(self._sources):
+            self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
+        return self._galleries
 
     def run(self, samples: Sequence[Sample], schema: Schema) -> list[Outcome]:
         """One outcome for each sample, in order; see :meth:`anondata.engine.loop.Engine.run`."""

@@ -3,6 +3,7 @@
 ::
 
     AnondataError
+    ├── ArgumentError          (ValueError)    arguments that cannot be used: a source that is not there …
     ├── PolicyError            (ValueError)    a policy that does not validate, or an unknown name in one
     ├── UndeclaredFieldError   (KeyError)      a sample has a field that the schema does not name
     ├── FieldTypeError         (TypeError)     a field does not hold what it was declared to hold
@@ -43,6 +44,10 @@ from datetime import datetime
 
 class AnondataError(Exception):
     """Base of every error in this module."""
+
+
+class ArgumentError(AnondataError, ValueError):
+    """Arguments that cannot be used as they are: the caller must change them, and nothing was done."""
 
 
 class PolicyError(AnondataError, ValueError):

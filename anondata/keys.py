@@ -12,10 +12,9 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import platformdirs
 
-from anondata.errors import OutputError, UnreadableSourceError
+from anondata.errors import ArgumentError, OutputError, UnreadableSourceError
 
 if TYPE_CHECKING:
     from anondata.randomness import RunKey
@@ -43,19 +42,19 @@ def run_key(out: Path | str, key_file: Path | None, *, create: bool = True) -> R
     out: a local folder, or a URL as text.
 
     Raises:
-        click.UsageError: the key is too short, or lies inside the output folder.
+        ArgumentError: the key is too short, or lies inside the output folder.
         UnreadableSourceError, OutputError: the key file cannot be read, or the key cannot be stored.
     """
     from anondata.randomness import RunKey
 
     path = key_file or key_path(out)
     if isinstance(out, Path) and path.resolve().is_relative_to(out.resolve()):
-        raise click.UsageError("the run key would lie inside of DST, beside what is published; keep it elsewhere")
+        raise ArgumentError("the run key would lie inside of DST, beside what is published; keep it elsewhere")
     secret = _read(path) if key_file or path.exists() else _make(path) if create else None
     if secret is None:
         return None
     if len(secret) < LEAST_BYTES:
-        raise click.UsageError(f"the run key has {len(secret)} bytes, expected at least {LEAST_BYTES}")
+        raise ArgumentError(f"the run key has {len(secret)} bytes, expected at least {LEAST_BYTES}")
     return RunKey.from_file(path)  # of which workers get the path
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import click
+from anondata.errors import AnondataError, ArgumentError, MissingExtraError, UnreadableSourceError
 
-from anondata.errors import AnondataError, MissingExtraError, UnreadableSourceError
-from anondata.loaders.files.naming import in_words, is_image, kind_of_other
-from anondata.loaders.files.output import WORK_FOLDER
+WORK_FOLDER = ".anondata"  # in an output folder; what lies beside it is no original
+
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+JPEG2000 = (".jp2", ".j2k", ".jpc", ".jpf")
+_OTHER = (".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif", ".heic", ".heif", ".hif")
+SUFFIXES = (*JPEG, *_OTHER, *JPEG2000)
+"""What counts as an image in a folder, by the end of its name and in any case."""
 
 MAX_BYTES = 1 << 30  # larger files are no photos; reading them would only fill the memory
 _MAGIC = frozenset("*?[")
@@ -105,7 +110,7 @@ def list_sources(given: Sequence[str], *, out: Path) -> Listing:
     """Lists every SRC, leaving out the output folder.
 
     Raises:
-        click.UsageError: a SRC that is not there, that is the output folder, or that lies in it; or no image at all.
+        ArgumentError: a SRC that is not there, that is the output folder, or that lies in it; or no image at all.
         MissingExtraError: a URL whose protocol needs a package that is not installed.
         UnreadableSourceError: a storage that cannot be listed.
     """
@@ -115,12 +120,10 @@ def list_sources(given: Sequence[str], *, out: Path) -> Listing:
         sources = _remote(src, number, tally) if _is_url(src) else _local(_plain(src), number, out.resolve(), tally)
         for source in sorted(sources, key=lambda s: s.name):
             if ".." in source.name.split("/"):
-                raise click.UsageError(
-                    f"SRC {number} has '..' after a wildcard; its outputs would lie outside of DST"
-                )
+                raise ArgumentError(f"SRC {number} has '..' after a wildcard; its outputs would lie outside of DST")
             found.setdefault((source.name, source.place), source)
     if not found:
-        raise click.UsageError(
+        raise ArgumentError(
             f"no images in the sources ({sum(tally.others.values())} other files, {tally.hidden} hidden)."
             f"{_suffixes(tally.others)} In folders and globs images are chosen by suffix: {in_words()}"
         )
@@ -138,9 +141,9 @@ def _plain(src: str) -> str:
 
 def _local(src: str, number: int, out: Path, tally: _Tally) -> Iterator[Source]:
     if Path(src).resolve() == out:
-        raise click.UsageError(f"SRC {number} is DST; originals are never replaced, choose another folder")
+        raise ArgumentError(f"SRC {number} is DST; originals are never replaced, choose another folder")
     if Path(src).resolve().is_relative_to(out):
-        raise click.UsageError(f"SRC {number} lies in DST, where only anonymized files belong; choose another folder")
+        raise ArgumentError(f"SRC {number} lies in DST, where only anonymized files belong; choose another folder")
     if os.path.isdir(src):
         yield from _walk(src, "", number, out, tally, ())
     elif os.path.lexists(src):
@@ -148,7 +151,7 @@ def _local(src: str, number: int, out: Path, tally: _Tally) -> Iterator[Source]:
     elif _MAGIC & set(src):
         yield from _local_glob(src, number, out, tally)
     else:
-        raise click.UsageError(f"SRC {number} does not exist")
+        raise ArgumentError(f"SRC {number} does not exist")
 
 
 def _walk(
@@ -209,10 +212,10 @@ def _remote(src: str, number: int, tally: _Tally) -> Iterator[Source]:
         raise MissingExtraError(f"SRC {number}: {error}. `pip install` what it names, and try again") from error
     except ValueError as error:
         known = "https://filesystem-spec.readthedocs.io"
-        raise click.UsageError(f"SRC {number} is a URL of no protocol that fsspec knows; see {known}") from error
+        raise ArgumentError(f"SRC {number} is a URL of no protocol that fsspec knows; see {known}") from error
     try:
         yield from _remote_files(fs, place, number, tally)
-    except (AnondataError, click.ClickException):
+    except (AnondataError, ArgumentError):
         raise
     except Exception as error:  # storages raise what they like; its text would name the URL
         raise UnreadableSourceError(f"SRC {number} cannot be listed: {type(error).__name__}") from error
@@ -248,3 +251,27 @@ def _bounded(file: Any) -> bytes:
     if len(data) > MAX_BYTES:
         raise UnreadableSourceError(f"larger than {MAX_BYTES >> 30} GiB")
     return data
+
+
+def is_image(name: str) -> bool:
+    """Whether a file in a folder is taken for an image."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def in_words() -> str:
+    """The suffixes of images, for messages.
+
+    >>> in_words()[:20]
+    'jpg jpeg jpe jfif pn'
+    """
+    return " ".join(suffix[1:] for suffix in SUFFIXES)
+
+
+def kind_of_other(name: str) -> str:
+    """The suffix of a file that is no image, for counts; one that could be a name is none.
+
+    >>> [kind_of_other(name) for name in ("a.MOV", "b.jane doe", "c")]
+    ['mov', '(other)', '(none)']
+    """
+    suffix = PurePosixPath(name).suffix[1:].lower()
+    return suffix if re.fullmatch(r"[a-z0-9]{1,4}", suffix) else "(other)" if suffix else "(none)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from anondata.anonymizer import Anonymizer
 from anondata.errors import PolicyError
 
 if TYPE_CHECKING:
+    from anondata.anonymizer import Anonymizer
     from anondata.ledger import Account, Ledger
 
 UNNAMED = "unnamed"

@@ -2,117 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anondata.errors import AnondataError, PolicyError
 from anondata.sources import others_in_words
+from anondata.tools import cli
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from anondata.loaders.files.job import Files
+    from anondata.policy import Policy
 
 FORMAT = "anondata.summary/1"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of ``anondata anonymize``.
+    """The result of ``anondata anonymize``. policy: that was applied. result: what the run left behind."""
 
-    samples: sources that this run was to do; equals released + all withheld + not_reached.
-    released, withheld: how they stand now, whichever run did the work; withheld by reason.
-    skipped_done: of these, done by an earlier run. not_reached: left over by an interruption or failure.
-    regions: in the released samples. others, hidden: in the folders, left alone and not written; by suffix.
-    outputs_without_source: released by an earlier run from sources that this one does not name; left in DST.
-    unknown_files: in DST, that no run wrote and nobody verified; more than none is a failure.
-    seconds, images_per_s: of this run's own work, None when there was none.
-    first_withheld: why the first sample was withheld that this run looked at, for people.
-    report: path of report.json, None when the run did not come to its end. error: why it did not.
-    """
+    policy: Policy
+    result: Files
 
-    policy: str
-    fingerprint: str
-    samples: int
-    released: int
-    withheld: Mapping[str, int]
-    skipped_done: int
-    not_reached: int
-    regions: int
-    others: Mapping[str, int]
-    hidden: int
-    outputs_without_source: int
-    unknown_files: int
-    seconds: float
-    images_per_s: float | None
-    report: str | None
-    exit_code: int
-    error: str | None = None
-    first_withheld: str = ""
+    @property
+    def exit_code(self) -> int:
+        result = self.result
+        if result.error is not None:
+            return cli.USAGE if isinstance(result.error, PolicyError) else cli.FAILURE
+        if result.interrupted:
+            return cli.INTERRUPTED
+        return cli.FAILURE if result.unknown else cli.SOME_WITHHELD if result.withheld else cli.OK
+
+    @property
+    def error(self) -> str | None:
+        """Why the run did not come to its end, in words without names."""
+        error = self.result.error
+        if error is not None:
+            return str(error) if isinstance(error, AnondataError) else type(error).__name__
+        return "interrupted; the same command goes on from here" if self.result.interrupted else None
+
+    @property
+    def images_per_s(self) -> float | None:
+        result = self.result
+        own = result.samples - result.not_reached - result.skipped
+        return round(own / result.seconds, 3) if own and result.seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of ``--json``: every attribute under its name, the two kinds of files left alone together."""
-        body = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        left = {"other_files": sum(body.pop("others").values()), "hidden": body.pop("hidden")}
-        body.pop("first_withheld")
-        return {"format": FORMAT, **body, "withheld": dict(sorted(self.withheld.items())), "left_alone": left}
+        """The contract of ``--json``."""
+        result = self.result
+        return {
+            "format": FORMAT,
+            "policy": self.policy.name,
+            "fingerprint": self.policy.fingerprint,
+            "samples": result.samples,
+            "released": result.released,
+            "withheld": dict(sorted(result.withheld.items())),
+            "skipped_done": result.skipped,
+            "not_reached": result.not_reached,
+            "regions": result.regions,
+            "outputs_without_source": result.orphans,
+            "unknown_files": result.unknown,
+            "seconds": round(result.seconds, 3),
+            "images_per_s": self.images_per_s,
+            "report": str(result.report_path) if result.report_path else None,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "left_alone": {"other_files": sum(result.others.values()), "hidden": result.hidden},
+        }
 
     def show(self, console: Console) -> None:
         """Prints the table."""
         from rich.table import Table
 
-        table = Table(title=f"policy {self.policy}", show_header=False, title_justify="left", min_width=44)
+        result = self.result
+        table = Table(title=f"policy {self.policy.name}", show_header=False, title_justify="left", min_width=44)
         table.add_column()
         table.add_column(justify="right")
         for words, value in self._rows():
             table.add_row(words, value)
         console.print(table)
-        if self.first_withheld:
-            console.print(f"first withheld: {self.first_withheld}", soft_wrap=True, highlight=False, markup=False)
-        if self.others or self.hidden:
-            told = others_in_words(self.others, self.hidden)
+        if result.first_withheld:
+            console.print(f"first withheld: {result.first_withheld}", soft_wrap=True, highlight=False, markup=False)
+        if result.others or result.hidden:
+            told = others_in_words(result.others, result.hidden)
             console.print(f"left alone: {told}", soft_wrap=True, highlight=False, markup=False)
-        if self.outputs_without_source:
+        if result.orphans:
+            console.print(f"left in DST: {result.orphans} outputs whose sources were not named this time")
+        if result.unknown:
             console.print(
-                f"left in DST: {self.outputs_without_source} outputs whose sources were not named this time"
-            )
-        if self.unknown_files:
-            console.print(
-                f"[red]{self.unknown_files} files in DST were not written by anondata and are not verified[/]; "
+                f"[red]{result.unknown} files in DST were not written by anondata and are not verified[/]; "
                 "take them out before anything is published"
             )
-        if self.report:
-            console.print(f"report: {self.report}", soft_wrap=True, highlight=False)
+        if result.report_path:
+            console.print(f"report: {result.report_path}", soft_wrap=True, highlight=False)
 
     def _rows(self) -> list[tuple[str, str]]:
-        rows = [("samples", str(self.samples)), ("released", f"[green]{self.released}[/]")]
-        rows += [(f"withheld: {why}", f"[yellow]{n}[/]") for why, n in sorted(self.withheld.items())]
-        if self.not_reached:
-            rows.append(("not reached", f"[red]{self.not_reached}[/]"))
-        if self.skipped_done:
-            rows.append(("done by an earlier run", str(self.skipped_done)))
-        rows.append(("regions anonymized", str(self.regions)))
+        result = self.result
+        rows = [("samples", str(result.samples)), ("released", f"[green]{result.released}[/]")]
+        rows += [(f"withheld: {why}", f"[yellow]{n}[/]") for why, n in sorted(result.withheld.items())]
+        if result.not_reached:
+            rows.append(("not reached", f"[red]{result.not_reached}[/]"))
+        if result.skipped:
+            rows.append(("done by an earlier run", str(result.skipped)))
+        rows.append(("regions anonymized", str(result.regions)))
         if self.images_per_s is not None:
             rows.append(("images per second", f"{self.images_per_s:.2f}"))
         return rows
-
-
-@dataclass
-class Tally:
-    """Counts of a run while it goes on."""
-
-    released: int = 0
-    withheld: dict[str, int] = field(default_factory=dict)
-    skipped: int = 0
-    regions: int = 0
-
-    @property
-    def done(self) -> int:
-        return self.released + sum(self.withheld.values())
-
-    def add(self, reason: str, regions: int, *, skipped: bool = False) -> None:
-        """Counts a sample: released when there is no reason."""
-        self.skipped += skipped
-        if reason:
-            self.withheld[reason] = self.withheld.get(reason, 0) + 1
-        else:
-            self.released += 1
-            self.regions += regions

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,17 +12,19 @@ from typing import TYPE_CHECKING
 import click
 
 from anondata.errors import PolicyError
-from anondata.loaders.files.job import Job, default_workers, execute, rehearse
-from anondata.loaders.files.naming import check_collisions, expected_name
-from anondata.loaders.files.output import check_usable
-from anondata.loaders.files.regions import read_regions
-from anondata.sources import list_sources
+from anondata.keys import run_key
+from anondata.loaders.files import listed, plan
+from anondata.policy_words import in_words
+from anondata.sources import others_in_words
 from anondata.tools._early import check_device_named, check_policy_named, gallery_paths
 from anondata.tools._memory import tell_need
 from anondata.tools._policy_options import own_code_option
+from anondata.tools._progress import prepared, progress
 from anondata.tools._quota_options import quota_of, quota_options
+from anondata.tools._summary import Summary
 
 if TYPE_CHECKING:
+    from anondata.loaders.files import FilesJob
     from anondata.policy import Policy
     from anondata.verifiers.gallery.file import AnyGallery
 
@@ -130,34 +134,81 @@ def command(
     check_device_named(device)
     paths, quota = gallery_paths(galleries), quota_of(client, ledger, dataset_name)
     check_list_file(list_withheld, folder)
-    listing = list_sources(sources, out=folder)
-    check_usable(folder, overwrite=overwrite)
-    check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
+    listing = listed(sources, folder, rename=rename, overwrite=overwrite)
     texts = _texts(insights_from, {s.name for s in listing.sources}) if insights_from else {}
-    chosen_policy, chosen_device = known_policy(policy, own_code, max_pixels), usable_device(device)
-    job = Job(
-        policy=chosen_policy,
-        galleries=open_galleries(chosen_policy, paths, gallery_key),
-        device=chosen_device,
-        listing=listing,
-        chosen=listing.sources[:limit],
-        out=folder,
-        key_file=key_file,
+    from anondata.anonymizer import Anonymizer
+
+    chosen, on = known_policy(policy, own_code, max_pixels), usable_device(device)
+    opened = open_galleries(chosen, paths, gallery_key)
+    key = run_key(folder, key_file, create=not dry_run)
+    job = plan(
+        listing,
+        folder,
+        Anonymizer(chosen, device=on, galleries=opened, run_key=key),
+        regions=regions_file,
         rename=rename,
         insights=insights or insights_from is not None,
-        editor_insights=texts,
-        regions=read_regions(regions_file, [s.name for s in listing.sources], chosen_policy)
-        if regions_file
-        else None,
-        quota=quota,
-        workers=workers or default_workers(chosen_device),
+        texts=texts,
+        limit=limit,
+        workers=workers,
         overwrite=overwrite,
-        as_json=as_json,
-        list_withheld=list_withheld,
+        **quota,
     )
-    tell_need(chosen_policy, min(job.workers, len(job.chosen)), processes=False)
-    code = rehearse(job) if dry_run else execute(job)
-    click.get_current_context().exit(code)
+    tell_need(chosen, min(job.workers, len(job.chosen)), processes=False)
+    if dry_run:
+        _rehearse(job, opened, job.done() if key else 0, as_json=as_json)
+        return
+    click.get_current_context().exit(_execute(job, list_withheld, as_json=as_json))
+
+
+def _execute(job: FilesJob, list_withheld: Path | None, *, as_json: bool) -> int:
+    """Runs the job, tells what came out, and returns the exit code."""
+    from rich.console import Console
+
+    console, lost = Console(stderr=True), list[tuple[str, str]]()
+    prepared(job.anonymizer, console)
+    with progress(console, len(job.chosen)) as show:
+        result = job.run(
+            progress=show,
+            on_withheld=lambda source, reason: lost.append((reason, source.place)) if list_withheld else None,
+        )
+    _write_list(list_withheld, lost)
+    summary = Summary(job.anonymizer.policy, result)
+    summary.show(console)
+    if result.withheld and not list_withheld:
+        console.print("which ones: the same command with --list-withheld FILE, outside of DST")
+    if as_json:
+        click.echo(json.dumps(summary.to_json()))
+    if result.error:
+        raise result.error
+    if result.interrupted:
+        console.print(summary.error)
+    return summary.exit_code
+
+
+def _write_list(path: Path | None, withheld: list[tuple[str, str]]) -> None:
+    if path:
+        # JSON strings: a name may hold a tab, a line break, or bytes that are no text.
+        lines = [f"{reason}\t{json.dumps(place)}\n" for reason, place in sorted(withheld)]
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(lines)
+
+
+def _rehearse(job: FilesJob, galleries: Mapping[str, AnyGallery], done: int, *, as_json: bool) -> None:
+    """``--dry-run``: says what would be done, and does nothing of it."""
+    policy, listing = job.anonymizer.policy, job.listing
+    if as_json:
+        left = {"other_files": listing.other_files, "hidden": listing.hidden}
+        body = {"format": "anondata.dry_run/1", "policy": policy.name, "fingerprint": policy.fingerprint}
+        click.echo(json.dumps({**body, "samples": len(job.chosen), "skipped_done": done, "left_alone": left}))
+        return
+    for line in in_words(policy):
+        click.echo(line)
+    for name, gallery in sorted(galleries.items()):
+        click.echo(f"gallery {name}: {gallery.counted} ({gallery.fingerprint})")
+    click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
+    click.echo(f"left alone: {others_in_words(listing.others, listing.hidden)}")
+    click.echo(f"{job.workers} worker(s) on {job.anonymizer.device}")
 
 
 def _texts(path: Path, known: Set[str]) -> dict[str, str]:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from anondata.auditing.folders import Asked, Inputs, read_inputs
-from anondata.errors import MissingExtraError, OutputError
-from anondata.loaders.files.output import write_whole
+from anondata.auditing.audit import FARS, FILE, GATE, audit, check_apart
+from anondata.errors import MissingExtraError
 from anondata.tools import cli
 from anondata.tools._early import check_device_named
 
 if TYPE_CHECKING:
-    from anondata.auditing.rows import RowInputs
-    from anondata.protocols import Embedder
-    from anondata.randomness import RunKey
     from anondata.verifiers.gallery import Gallery
 
 ABOVE_BOUND = 3  # exit code
-FILE = "audit.json"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -68,7 +62,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--gate-embedder",
     metavar="NAME",
-    default="dlib-face-resnet",
+    default=GATE,
     show_default=True,
     help="The network that the tool checks its own results with, if it does.",
 )
@@ -90,7 +84,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "fars",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
-    default=(0.1, 0.01, 0.001),
+    default=FARS,
     show_default=True,
     help="False-accept rate at which the true-accept rate is told; may be given several times.",
 )
@@ -131,84 +125,38 @@ def command(
     1: there is nothing to attack, 2: usage.
     """
     check_device_named(options["device"])
-    _check(a, b, out, plots=not no_plots)
+    check_apart(a, b, out)
+    if not no_plots and find_spec("matplotlib") is None:
+        raise MissingExtraError("the plots need matplotlib: pip install 'anondata[plots]', or use --no-plots")
 
     from rich.console import Console
 
-    from anondata.auditing.rows import technique_of
     from anondata.keys import run_key
-    from anondata.loaders.files.job import default_workers
-    from anondata.publishing.checks import sealed_audit
     from anondata.tools._progress import phases
     from anondata.tools.anonymize import usable_device
-    from anondata.verifiers.audit import ATTACKERS, audit
 
     device = usable_device(options["device"])
-    networks, gallery = _embedders(options["embedders"]), _gallery(options["gallery"], options["key_file"])
-    asked = Asked(options["identity"], options["groups"], options["boxes"] == "auto")
-    key = run_key(b, options["run_key_file"], create=False)
-    inputs = _inputs(a, b, asked, pairs, key)
-    workers = default_workers(device)
-    with _threads(workers), phases(Console(stderr=True)) as show:
-        result = audit(
-            inputs.pairs(),
-            embedders=networks,
-            attackers=options["attackers"] or ATTACKERS,
-            gallery=gallery,
+    with phases(Console(stderr=True)) as show:
+        found = audit(
+            a,
+            b,
+            pairs=pairs,
+            identity=options["identity"],
             groups=options["groups"],
-            fars=sorted(set(options["fars"]), reverse=True),
+            marked=options["boxes"] == "auto",
+            attackers=options["attackers"],
+            embedders=options["embedders"],
+            gallery=_gallery(options["gallery"], options["key_file"]),
+            fars=options["fars"],
             gate=options["gate_embedder"],
+            run_key=run_key(b, options["run_key_file"], create=False),
             device=device,
-            workers=workers,
-            counts=inputs.counts,
-            technique=technique_of(b),
-            show=lambda done, unusable: show("looking at photos", done, inputs.total),
-            stage=lambda name: show(f"attacking: {name}", 1, 1),
+            show=show,
         )
-    body = sealed_audit({**result.to_json(), "anonymized": inputs.content()}, key)
-    _write(out, body, plots=not no_plots)
-    _tell(body, out, as_json=as_json)
-    exceeded = bound is not None and 100 * result.worst.rank1.value > bound
+    found.write(out, plots=not no_plots)
+    _tell(found.body, out, as_json=as_json)
+    exceeded = bound is not None and 100 * found.worst_rank1 > bound
     click.get_current_context().exit(ABOVE_BOUND if exceeded else cli.OK)
-
-
-def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key: RunKey | None) -> Inputs | RowInputs:
-    """Rows of a finished run where B holds such, else files."""
-    from anondata.auditing.rows import row_inputs
-
-    if pairs is None and (found := row_inputs(a, b, asked, key)) is not None:
-        return found
-    return read_inputs(a, b, asked, table=pairs)
-
-
-@contextmanager
-def _threads(workers: int) -> Iterator[None]:
-    """Divides the cores between the workers; networks take their number of threads when they are loaded."""
-    import torch
-
-    from anondata.loaders.files.job import usable_cores
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, usable_cores() // workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _check(a: Path, b: Path, out: Path, *, plots: bool) -> None:
-    """What can be told before the work."""
-    for name, folder in (("A", a), ("B", b)):
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise click.UsageError(f"DIR lies in {name}, where the next audit would take its plots for pictures")
-    if plots and find_spec("matplotlib") is None:
-        raise MissingExtraError("the plots need matplotlib: pip install 'anondata[plots]', or use --no-plots")
-
-
-def _embedders(names: Sequence[str]) -> list[Embedder] | None:
-    from anondata.verifiers.embedders import embedder_of
-
-    return [embedder_of(name) for name in dict.fromkeys(names)] or None
 
 
 def _gallery(place: str | None, key: Path | None) -> Gallery | None:
@@ -217,24 +165,7 @@ def _gallery(place: str | None, key: Path | None) -> Gallery | None:
     return open_gallery(place, key=key) if place else None
 
 
-def _write(out: Path, body: dict[str, Any], *, plots: bool) -> None:
-    """Writes the audit and its plots; plots of an earlier audit do not stay beside it."""
-    from anondata.cards.audit_plots import FILES, write_plots
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-        write_whole(out / FILE, (json.dumps(body, indent=1) + "\n").encode(), what="DIR")
-        if plots:
-            write_plots(body, out)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"DIR cannot be written: {error.strerror}") from error
-
-
-def _tell(body: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def _tell(body: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from anondata.tools._audit_table import show

@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 import anondata
-from anondata.errors import AnondataError, PolicyError
+from anondata.errors import AnondataError, ArgumentError, PolicyError
 
 OK, FAILURE, USAGE, SOME_WITHHELD, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -78,7 +78,7 @@ def run(args: Sequence[str]) -> int:
         return _say(error, error.format_message(), USAGE, debug=state["debug"], hint=_hint(error))
     except click.Abort as error:
         return _say(error, "interrupted", INTERRUPTED, debug=state["debug"])
-    except PolicyError as error:
+    except (ArgumentError, PolicyError) as error:
         return _say(error, str(error), USAGE, debug=state["debug"])
     except AnondataError as error:
         return _say(error, str(error), FAILURE, debug=state["debug"])

@@ -135,7 +135,7 @@ def device() -> dict[str, Any]:
     import torch
 
     from anondata.anonymizer import choose_device
-    from anondata.loaders.files.job import usable_cores
+    from anondata.loaders._cores import usable_cores
 
     chosen = choose_device("auto")
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine()

@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import click
-
-from anondata.errors import AuditError
+from anondata.errors import ArgumentError, AuditError
 from anondata.sources import Source, list_sources
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) ->
     """Lists and pairs both folders, and reads the metadata. Reads no picture.
 
     Raises:
-        click.UsageError: a column that is in no row of the metadata.
+        ArgumentError: a column that is in no row of the metadata.
         AuditError: folders without pictures, no pairs or unclear ones, or metadata that cannot be read.
     """
     from anondata.verifiers.audit.pairing import pair_names, pair_table
@@ -165,7 +163,7 @@ def listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
     inside = other.resolve() != folder.resolve() and other.resolve().is_relative_to(folder.resolve())
     try:
         found = list_sources([str(folder)], out=other if inside else folder / ".nowhere").sources
-    except click.UsageError as error:
+    except ArgumentError as error:
         raise AuditError(f"the folder of {what} holds no image that can be told by its suffix") from error
     return {source.name: source for source in found}
 
@@ -196,9 +194,7 @@ def check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
     for option, column in [*((("--identity", given),) if given else ()), *(("--group", g) for g in asked.groups)]:
         values = [value for label in labels.values() for value in values_of(label, str(column))]
         if not any(values):
-            raise click.UsageError(
-                f"{option} {column}: no row of metadata.csv or metadata.jsonl in A has that column"
-            )
+            raise ArgumentError(f"{option} {column}: no row of metadata.csv or metadata.jsonl in A has that column")
         if option == "--group":
             binned(values)
 

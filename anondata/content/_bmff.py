@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from anondata.content._containers import Container, truncated, unsupported
+from anondata.content._container import Container, truncated, unsupported
 from anondata.errors import UndecodableError
 
 _AVIF = (b"avif", b"avis")

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from anondata.content._containers import Container, integers, tiff_directory, truncated
+from anondata.content._container import Container, truncated
+from anondata.content._containers import integers, tiff_directory
 
 _CHUNK = 1 << 18  # bytes inflated at once, to be counted and thrown away
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from anondata.content import _bmff
+from anondata.content._container import Container, corrupt, truncated, unsupported
 from anondata.errors import UndecodableError
 
 _ICC_LIMIT = 16 << 20  # bytes inflated from a PNG's iCCP; press profiles are 0.5-3 MB
@@ -41,27 +42,6 @@ _UNSUPPORTED = (
 )
 
 
-@dataclass(frozen=True, repr=False)  # a repr would carry the input
-class Container:
-    """The pixel-carrying part of one file.
-
-    data: a valid file of ``format`` without metadata; offsets in it may still point past unused bytes.
-    size: (width, height) that opening or decoding will allocate, where that is known to need a check first.
-    bits: bits per sample of the source.
-    more: the file holds further pictures, which ``data`` or its reader leaves aside.
-    """
-
-    format: str
-    data: bytes
-    size: tuple[int, int] = (0, 0)
-    orientation: int = 1
-    icc: bytes | None = None
-    bits: int = 8
-    grey: bool = False
-    lossless: bool = False
-    more: bool = False
-
-
 def strip(data: bytes) -> Container:
     """Find the format by its signature and take everything but the pixels off.
 
@@ -74,8 +54,6 @@ def strip(data: bytes) -> Container:
         if data.startswith(signature):
             return walk(data)
     if data[4:8] == b"ftyp" or data.startswith(_JPEG2000):
-        from anondata.content import _bmff  # which knows of containers, too
-
         return _bmff.jpeg2000(data) if data.startswith(_JPEG2000) else _bmff.heif(data)
     if data.startswith(_UNSUPPORTED):
         raise UndecodableError(
@@ -83,18 +61,6 @@ def strip(data: bytes) -> Container:
             reason="unsupported",
         )
     raise UndecodableError("the bytes do not start like a known image format", reason="not_an_image")
-
-
-def truncated() -> UndecodableError:
-    return UndecodableError("the image file ends before its pixels do", reason="truncated")
-
-
-def _corrupt() -> UndecodableError:
-    return UndecodableError("the image file breaks the rules of its format", reason="corrupt")
-
-
-def unsupported(what: str) -> UndecodableError:
-    return UndecodableError(f"{what} cannot be read; convert to an 8-bit file first", reason="unsupported")
 
 
 def _jpeg(data: bytes) -> Container:
@@ -109,7 +75,7 @@ def _jpeg(data: bytes) -> Container:
         (length,) = struct.unpack_from(">H", data, at)
         body, end = data[at + 2 : at + length], at + length
         if length < 2 or marker == 0xD9:
-            raise _corrupt()
+            raise corrupt()
         if end > len(data):
             raise truncated()
         if marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation == 1:
@@ -145,10 +111,10 @@ def _png(data: bytes) -> Container:
             raise truncated()
         if kind in _PNG_KEEP:
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, end - 4)[0]:
-                raise _corrupt()
+                raise corrupt()
             kept.append(_png_key(body, data[24], data[25]) if kind == b"tRNS" else data[at:end])
         elif not kind.isalpha():
-            raise _corrupt()
+            raise corrupt()
         elif kind[0] & 0x20 == 0:  # a critical chunk that no standard names
             raise unsupported("a PNG with a private critical chunk")
         elif kind == b"iCCP":
@@ -230,13 +196,13 @@ def _gif(data: bytes) -> Container:
         elif data[start + 1] == 0xF9 and not image:
             kept.append(data[start : start + 3] + bytes([data[start + 3] & 1]) + data[start + 4 : at])
     if not image:
-        raise truncated() if at >= len(data) else _corrupt()
+        raise truncated() if at >= len(data) else corrupt()
     (left, top, width, height), screen = (
         struct.unpack_from("<4H", image, 1),
         struct.unpack_from("<2H", data, 6),
     )
     if left + width > screen[0] or top + height > screen[1]:
-        raise _corrupt()
+        raise corrupt()
     return Container("GIF", b"".join(kept) + b";", more=data[at : at + 1] == b",")
 
 
@@ -323,7 +289,7 @@ def _tiff(data: bytes) -> Container:
             outside += length if length > len(value) else 0
             kept[tag] = struct.pack(order + ("HHQ8s" if big else "HHI4s"), tag, kind, count, value)
     if outside > len(data):  # overlapping tables: Pillow would warn and skip one
-        raise _corrupt()
+        raise corrupt()
     table = struct.pack(order + ("Q" if big else "H"), len(kept)) + b"".join(kept.values()) + bytes(8 if big else 4)
     clean = data[:start] + table + data[start + len(table) :]
     width, height = (max(_integer(directory, data, tag, 0) for tag in tags) for tags in ((256, 322), (257, 323)))

@@ -39,7 +39,8 @@ from torch import Tensor
 from anondata.content import MAX_PIXELS as MAX_PIXELS
 from anondata.content._colour import split_alpha, to_srgb
 from anondata.content._complete import check_promise, refills
-from anondata.content._containers import Container, exif_orientation, strip, truncated
+from anondata.content._container import Container, truncated
+from anondata.content._containers import exif_orientation, strip
 from anondata.errors import ShapeError, UndecodableError
 
 T = TypeVar("T")

@@ -20,6 +20,7 @@ from anondata.ledger._book import Book, Lease
 from anondata.ledger._database import Database
 from anondata.ledger.values import (
     ANY,
+    LEASE_S,
     Entry,
     Limit,
     Scope,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LEASE_S = 900
 LONGEST_LEASE_S = 7 * 24 * 60 * 60
 _PAGE = 1000  # entries of the history that are read at once
 
@@ -384,4 +384,4 @@ def _whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-__all__ = ["ANY", "LEASE_S", "Ledger", "Reservation"]
+__all__ = ["ANY", "Ledger", "Reservation"]

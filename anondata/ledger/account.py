@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anondata.errors import AnondataError, LedgerError, LimitError, QuotaExceeded
 from anondata.ledger import _clock
-from anondata.ledger._ledger import LEASE_S, Ledger, Reservation
-from anondata.ledger.values import Scope, check_name, check_one_of, whole_amounts
+from anondata.ledger.values import LEASE_S, Scope, check_name, check_one_of, whole_amounts
+
+if TYPE_CHECKING:
+    from anondata.ledger._ledger import Ledger, Reservation
 
 log = logging.getLogger("anondata")
 

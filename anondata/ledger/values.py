@@ -14,6 +14,7 @@ UNITS = ("samples", "bytes", "seconds", "faces")
 WINDOWS = ("total", "day", "month")
 ANY = "*"  # as a client: each client that has no such limit of its own; as dataset or content type: all together
 ALL = "+"  # as a client: all clients together
+LEASE_S = 900  # how long a reservation holds before it counts as wholly used
 LONGEST_NAME = 200
 LARGEST_AMOUNT = 10**18  # sums of a few of them still fit into the 64 bits of a database
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from anondata.errors import UndecodableError
 from anondata.samples import comes_out
@@ -164,16 +162,3 @@ def _examined(data: bytes, seen: Seen) -> Tensor | None:
     except UndecodableError:
         seen.broken += 1
         return None
-
-
-def galleries_of(given: Sequence[str], key: Path | None) -> dict[str, Gallery]:
-    """Galleries by name, from ``NAME=FILE``. Raises: click.UsageError, GalleryError."""
-    from anondata.verifiers.gallery.file import open_gallery
-
-    out = {}
-    for text in given:
-        name, equals, file = text.partition("=")
-        if not name or not equals or not file:
-            raise click.UsageError("--gallery is written NAME=FILE")
-        out[name] = open_gallery(file, key=key)
-    return out

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer
     from anondata.ledger import Ledger
     from anondata.manifest import Manifest
+    from anondata.publishing.publish import About
     from anondata.randomness import RunKey
     from anondata.requests.rows import Written
     from anondata.requests.terms import Terms
     from anondata.requests.workfolder import Work
-    from anondata.tools.publish import About
 
 Show = Callable[[str, int, int], None]
 FEWEST = 2  # samples that an attack can confuse
@@ -121,8 +121,8 @@ class Delivery:
     def _publish(self, originals: Dataset, written: list[Written]) -> None:
         """Attacks what was written and, if it is strong enough, makes all of what will be delivered."""
         from anondata.publishing.checks import sealed_audit
+        from anondata.publishing.publish import publish
         from anondata.requests.rows import NOTHING, Evaluation
-        from anondata.tools.publish import publish
 
         total = sum(len(one.rows) for one in written)
         if not total:
@@ -149,7 +149,7 @@ class Delivery:
             raise RequestError(f"{error}; {NOTHING}") from error
 
     def _about(self) -> About:
-        from anondata.tools.publish import About
+        from anondata.publishing.publish import About
 
         entry = self.terms.entry
         title = entry.title or self.terms.asked.dataset

@@ -141,14 +141,14 @@ class Evaluation:
             raise RequestError(f"what would be delivered cannot be evaluated: {error}; {NOTHING}") from error
 
     def _audited(self, people: Mapping[int, str]) -> dict[str, Any]:
+        from anondata.loaders._cores import shared_threads
         from anondata.loaders.files.job import default_workers
         from anondata.manifest import content_digest
-        from anondata.tools.audit import _threads
         from anondata.verifiers.audit import audit
 
         seen: list[str] = []
         workers = default_workers(self.device)
-        with _threads(workers):
+        with shared_threads(workers):
             result = audit(
                 self._pairs(people, seen),
                 device=self.device,

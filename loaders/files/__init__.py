@@ -1,0 +1,191 @@
+"""Folders, globs and URLs of photos into a folder of verified anonymized ones.
+
+::
+
+    OUT/photo.jpg ...         what was released, in the structure of its source
+    OUT/report.json           numbers of the whole folder; there only when the last run came to its end
+    OUT/.anondata/            what is done, so that the same call goes on after a crash; need not be published
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from anondata.errors import ArgumentError
+from anondata.loaders.files.job import Files, FilesJob, default_workers
+from anondata.loaders.files.naming import check_collisions, expected_name
+from anondata.loaders.files.output import check_usable
+from anondata.loaders.quota import Quota, account_of
+from anondata.sources import Listing, Source, list_sources
+
+if TYPE_CHECKING:
+    import torch
+
+    from anondata.anonymizer import Anonymizer
+    from anondata.policy import Policy
+    from anondata.randomness import RunKey
+
+__all__ = ["Files", "FilesJob", "anonymize", "anonymize_files", "plan"]
+
+Places = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def anonymize_files(
+    source: Places,
+    out: str | os.PathLike[str],
+    policy: str | Path | Policy = "faces",
+    *,
+    device: str | torch.device = "auto",
+    galleries: Mapping[str, Any] | None = None,
+    run_key: RunKey | bytes | None = None,
+    own_code: Iterable[str] = (),
+    **how: Any,
+) -> Files:
+    """Anonymizes photos and writes those that pass every check into the folder ``out``.
+
+    The same call again does only what is missing, after a crash, too.
+
+    Args:
+        source: a file, a folder (with all folders in it), a glob, or a URL that fsspec reads; or several of them.
+        out: a local folder; made where it is not there.
+        policy, device, galleries, own_code: as for :class:`anondata.Anonymizer`.
+        run_key: the secret of the randomness. None: one that is kept for ``out`` in your state folder.
+        how: further keywords of :func:`anondata.loaders.files.anonymize`.
+
+    Raises:
+        As :func:`anondata.loaders.files.anonymize`, and PolicyError for a policy that does not validate.
+    """
+    from anondata import keys
+    from anondata.anonymizer import Anonymizer
+
+    key = keys.run_key(Path(out), None) if run_key is None else run_key
+    return anonymize(
+        source,
+        out,
+        Anonymizer(policy, device=device, galleries=galleries, run_key=key, own_code=own_code),
+        **how,
+    )
+
+
+def anonymize(
+    source: Places,
+    out: str | os.PathLike[str],
+    anonymizer: Anonymizer,
+    *,
+    regions: str | os.PathLike[str] | None = None,
+    rename: bool = False,
+    insights: bool = False,
+    texts: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    on_withheld: Callable[[str, str], None] | None = None,
+    **quota: Unpack[Quota],
+) -> Files:
+    """Anonymizes photos and writes those that pass every check into the folder ``out``.
+
+    Args:
+        source, out: as for :func:`anondata.anonymize_files`.
+        anonymizer: with the run key of earlier runs on this folder, if there were any.
+        regions: a file of boxes to be anonymized besides what is found: COCO, or the metadata.jsonl of an
+            imagefolder. It names every picture by its path below its source.
+        rename: names outputs by keyed hashes in one flat folder, because names identify, too.
+        insights: writes ``metadata.jsonl``, which tells what was in each picture, in words that identify nobody.
+        texts: further insights by an editor, by the names of pictures below their source. Nothing checks them.
+        limit: only the first pictures, in an order that stays.
+        workers: threads; None is one for each core, or 4 on CUDA.
+        overwrite: removes what earlier runs wrote and does everything again.
+        progress: told every now and then how many samples are done, and how many of them are withheld.
+        on_withheld: told the place of every picture that is withheld, and why. A place may name somebody.
+        quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`.
+
+    Returns:
+        What was done. Pictures that were withheld are counted, and are not in ``out``.
+
+    Raises:
+        ArgumentError: a source is not there, two pictures would get one name, ``out`` holds other files, is in use,
+            or was written with another policy or key.
+        OutputError: ``out`` cannot be written. QuotaExceeded: the client has received what was agreed.
+        WeightsError: names all weights that are missing.
+        KeyboardInterrupt: after samples in work were finished; the same call goes on.
+    """
+    job = plan(
+        source,
+        out,
+        anonymizer,
+        regions=regions,
+        rename=rename,
+        insights=insights,
+        texts=texts,
+        limit=limit,
+        workers=workers,
+        overwrite=overwrite,
+        **quota,
+    )
+    result = job.run(
+        progress=progress or (lambda done, withheld: None),
+        on_withheld=(lambda one, reason: on_withheld(one.place, reason)) if on_withheld else lambda one, reason: None,
+    )
+    if result.error:
+        raise result.error
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def listed(source: Places, out: Path, *, rename: bool = False, overwrite: bool = False) -> Listing:
+    """The pictures of all sources, if a run may write them into ``out``. Loads no network library.
+
+    Raises: ArgumentError, MissingExtraError, UnreadableSourceError; see :func:`anondata.sources.list_sources`.
+    """
+    places = [source] if isinstance(source, str | os.PathLike) else source
+    listing = list_sources([os.fspath(place) for place in places], out=out)
+    check_usable(out, overwrite=overwrite)
+    check_collisions(((s.name if rename else expected_name(s.name), s.src) for s in listing.sources), flat=rename)
+    return listing
+
+
+def plan(
+    source: Places | Listing,
+    out: str | os.PathLike[str],
+    anonymizer: Anonymizer,
+    *,
+    regions: str | os.PathLike[str] | None = None,
+    rename: bool = False,
+    insights: bool = False,
+    texts: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    **quota: Unpack[Quota],
+) -> FilesJob:
+    """Checks what is asked for, and lists the pictures; none is read.
+
+    The parameters and errors are those of :func:`anonymize`; a listing was made by :func:`listed`.
+    """
+    from anondata.loaders.files.regions import read_regions
+
+    place, texts = Path(out), texts or {}
+    listing = source if isinstance(source, Listing) else listed(source, place, rename=rename, overwrite=overwrite)
+    names = [one.name for one in listing.sources]
+    if strange := len(texts.keys() - set(names)):
+        raise ArgumentError(f"{strange} of {len(texts)} texts are of pictures that are in no source")
+    boxes = read_regions(Path(regions), names, anonymizer.policy) if regions is not None else None
+    chosen: tuple[Source, ...] = listing.sources[:limit]
+    return FilesJob(
+        anonymizer=anonymizer,
+        listing=listing,
+        chosen=chosen,
+        out=place,
+        rename=rename,
+        insights=insights or bool(texts),
+        texts=texts,
+        regions=boxes,
+        account=account_of(quota, anonymizer),
+        workers=workers or default_workers(str(anonymizer.device)),
+        overwrite=overwrite,
+    )

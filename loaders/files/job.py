@@ -1,38 +1,26 @@
-"""A job: everything that ``anondata anonymize`` was asked for, and how it is carried out."""
+"""A run over files that was checked and not begun, and what it leaves behind."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from anondata.errors import AnondataError, OutputError, PolicyError
-from anondata.keys import run_key
-from anondata.loaders._cores import usable_cores as usable_cores  # for doctor and audit, too
+from anondata.errors import ArgumentError
+from anondata.loaders._cores import shared_threads, usable_cores
 from anondata.loaders.files.journal import FILE, Header, Journal
 from anondata.loaders.files.naming import expected_name
-from anondata.loaders.files.output import INSIGHTS, MANIFEST, REPORT, WORK_FOLDER, OutputFolder
-from anondata.loaders.files.regions import Boxes
-from anondata.sources import Listing, Source, others_in_words
-from anondata.tools import cli
-from anondata.tools._progress import prepared, progress
-from anondata.tools._summary import Summary
+from anondata.loaders.files.output import INSIGHTS, MANIFEST, REPORT, OutputFolder
+from anondata.sources import WORK_FOLDER, Listing, Source
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from anondata.anonymizer import Anonymizer
+    from anondata.ledger import Account
+    from anondata.loaders.files.regions import Boxes
     from anondata.loaders.files.run import Names, Run
-    from anondata.loaders.quota import Quota
-    from anondata.policy import Policy
-    from anondata.randomness import RunKey
     from anondata.report import Report
-    from anondata.verifiers.gallery.file import AnyGallery
 
 # One picture at a time on a CPU: with a worker for each core, batches of 1, 2, 4 and 8 gave 11.6, 11.6, 11.1 and 11.0
 # images a second (2 cores, 24 scenes, median of 4), at 0.14 s of CPU time each. One takes the least memory, and no
@@ -42,188 +30,213 @@ WORKERS_CUDA = 4
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the command line asks for, checked as far as that goes without reading a picture."""
+class Files:
+    """What a run left behind.
 
-    policy: Policy
-    galleries: Mapping[str, AnyGallery]
-    device: str
+    samples: sources that this run was to do; equals released + all withheld + not_reached.
+    released, withheld: how they stand now, whichever run did the work; withheld by reason.
+    skipped: of these, done by an earlier run. not_reached: left over by an interruption or failure.
+    regions: in the released samples. others, hidden: in the folders, left alone and not written; by suffix.
+    orphans: outputs that an earlier run released from sources that this one does not name; left in the folder.
+    unknown: files in the folder that no run wrote and nobody verified. seconds: of this run's own work.
+    first_withheld: why the first sample was withheld that this run looked at, for people.
+    report: over the whole folder, None where the run did not come to its end; it lies at report_path.
+    interrupted: by Ctrl-C. error: what stopped the run. The same call goes on from both.
+    """
+
+    samples: int
+    released: int
+    withheld: Mapping[str, int]
+    skipped: int
+    not_reached: int
+    regions: int
+    others: Mapping[str, int]
+    hidden: int
+    orphans: int
+    unknown: int
+    seconds: float
+    report: Report | None
+    report_path: Path | None
+    first_withheld: str = ""
+    interrupted: bool = False
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class FilesJob:
+    """A run that was checked as far as that goes without reading a picture.
+
+    chosen: the sources that this run is to do, of all that are listed. texts: an editor's insights by the names of
+    sources. regions: boxes by the names of sources; None where none were given.
+    """
+
+    anonymizer: Anonymizer
     listing: Listing
     chosen: tuple[Source, ...]
     out: Path
-    key_file: Path | None
-    rename: bool
-    insights: bool
-    editor_insights: Mapping[str, str]
-    regions: Mapping[str, Boxes] | None
-    quota: Quota
-    workers: int
-    overwrite: bool
-    as_json: bool
-    list_withheld: Path | None
+    rename: bool = False
+    insights: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    regions: Mapping[str, Boxes] | None = field(default=None, repr=False)
+    account: Account | None = None
+    workers: int = 1
+    overwrite: bool = False
 
-    def empty_report(self) -> Report:
-        from anondata.report import empty_report
+    def done(self) -> int:
+        """How many sources an earlier run did, which this one would skip. Writes nothing.
 
-        return empty_report(self.policy, {name: gallery.fingerprint for name, gallery in self.galleries.items()})
+        Raises: ArgumentError where the earlier run had another policy, key or naming.
+        """
+        from anondata.loaders.files.run import is_done
 
+        if self.overwrite:
+            return 0
+        names, journal = self._bookkeeping()
+        entries = ((journal.entries.get(names.sample(s)), s) for s in self.chosen)
+        folder = OutputFolder(self.out)
+        return sum(is_done(entry, names.version(s), folder) for entry, s in entries if entry)
 
-def rehearse(job: Job) -> int:
-    """``--dry-run``: says what would be done, and does nothing of it."""
-    from anondata.loaders.files.run import is_done
-    from anondata.policy_words import in_words
+    def run(
+        self,
+        *,
+        progress: Callable[[int, int], None] = lambda done, withheld: None,
+        on_withheld: Callable[[Source, str], None] = lambda source, reason: None,
+    ) -> Files:
+        """Does what is not done; the result says what stopped it, if anything did.
 
-    key, done = run_key(job.out, job.key_file, create=False), 0
-    if key and not job.overwrite:
-        names, journal = _bookkeeping(job, key)
-        entries = ((journal.entries.get(names.sample(s)), s) for s in job.chosen)
-        folder = OutputFolder(job.out)
-        done = sum(is_done(entry, names.version(s), folder) for entry, s in entries if entry)
-    listing = job.listing
-    if job.as_json:
-        left = {"other_files": listing.other_files, "hidden": listing.hidden}
-        body = {"format": "anondata.dry_run/1", "policy": job.policy.name, "fingerprint": job.policy.fingerprint}
-        click.echo(json.dumps({**body, "samples": len(job.chosen), "skipped_done": done, "left_alone": left}))
-        return cli.OK
-    for line in in_words(job.policy):
-        click.echo(line)
-    for name, gallery in sorted(job.galleries.items()):
-        click.echo(f"gallery {name}: {gallery.counted} ({gallery.fingerprint})")
-    click.echo(f"{len(job.chosen)} samples, of which {done} are done and would be skipped")
-    click.echo(f"left alone: {others_in_words(listing.others, listing.hidden)}")
-    click.echo(f"{job.workers} worker(s) on {job.device}")
-    return cli.OK
+        progress: told every now and then how many samples are done, and how many of them are withheld.
+        on_withheld: told every source that is withheld, and why; also of those that an earlier run withheld.
 
+        Raises:
+            ArgumentError: another run is writing into the folder, or earlier ones had another setting.
+            OutputError: the folder cannot be written.
+        """
+        with OutputFolder(self.out) as folder:
+            names, journal = self._bookkeeping(folder)
+            with shared_threads(self.workers):
+                run = self._run(folder, names, journal, on_withheld)
+                run.go(progress)
+            stopped = run.error is not None or run.interrupted
+            report, strangers = (None, 0) if stopped else self._finish(run)
+            return self._result(run, report, strangers)
 
-def execute(job: Job) -> int:
-    """Runs the job and returns the exit code."""
-    from rich.console import Console
+    def _run(
+        self, folder: OutputFolder, names: Names, journal: Journal, on_withheld: Callable[[Source, str], None]
+    ) -> Run:
+        from anondata.loaders.files.run import Run
 
-    key = run_key(job.out, job.key_file)
-    if key is None:  # pragma: no cover - it is made when it is not there
-        raise OutputError("there is no run key")
-    console, withheld = Console(stderr=True), list[tuple[str, str]]()
-    with OutputFolder(job.out) as folder:
-        names, journal = _bookkeeping(job, key, folder)
-        with _torch_threads(job):
-            run = _run(job, key, folder, names, journal, withheld)
-            prepared(run.anonymizer, console)
-            with progress(console, len(job.chosen)) as show:
-                run.go(show)
-        report, strangers = _finish(job, run, key) if not run.error and not run.interrupted else (None, 0)
-        _write_list(job, withheld)
-        summary = _summarize(job, run, report, strangers)
-    _tell(job, summary, console)
-    if run.error:
-        raise run.error
-    return summary.exit_code
-
-
-def _run(
-    job: Job, key: RunKey, folder: OutputFolder, names: Names, journal: Journal, withheld: list[tuple[str, str]]
-) -> Run:
-    from anondata.anonymizer import Anonymizer
-    from anondata.loaders.files.run import Run
-    from anondata.loaders.quota import account_of
-
-    def note(source: Source, reason: str) -> None:
-        if job.list_withheld:
-            withheld.append((reason, source.place))
-
-    anonymizer = Anonymizer(job.policy, device=job.device, run_key=key, galleries=job.galleries)
-    return Run(
-        anonymizer=anonymizer,
-        folder=folder,
-        journal=journal,
-        names=names,
-        sources=job.chosen,
-        workers=min(job.workers, len(job.chosen)),
-        batch=BATCH_CPU if job.device == "cpu" else BATCH_CUDA,
-        on_withheld=note,
-        account=account_of(job.quota, anonymizer),
-    )
-
-
-def _bookkeeping(job: Job, key: RunKey, folder: OutputFolder | None = None) -> tuple[Names, Journal]:
-    """Names and the journal; with a folder, which then must be locked, the journal is made ready to be written."""
-    from anondata.loaders.files.run import Names
-
-    header = Header(job.empty_report().setting, key.name("journal"), job.rename, job.insights)
-    path = job.out / WORK_FOLDER / FILE
-    if folder and job.overwrite:
-        for entry in Journal.read_any(path).entries.values():
-            if entry.output:
-                folder.remove(entry.output)
-        folder.remove(f"{WORK_FOLDER}/{FILE}")
-    journal = Journal.read(path, header, key)
-    if job.regions is None and any(entry.given for entry in journal.entries.values()):
-        raise click.UsageError(
-            "DST was written with --regions, and without them less would be anonymized; give the file again, choose "
-            "another folder, or --overwrite to do everything again"
+        return Run(
+            anonymizer=self.anonymizer,
+            folder=folder,
+            journal=journal,
+            names=names,
+            sources=self.chosen,
+            workers=min(self.workers, len(self.chosen)),
+            batch=BATCH_CPU if self.anonymizer.device.type == "cpu" else BATCH_CUDA,
+            on_withheld=on_withheld,
+            account=self.account,
         )
-    sources = job.listing.sources
-    taken = frozenset() if job.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
-    names = Names(key, job.rename, taken, job.regions)
-    if folder:
-        for name in (REPORT, INSIGHTS, MANIFEST):  # they would not be about this run while that is going on
-            folder.remove(name)
-        journal.open()
-        _remove_outdated(sources, names, journal, folder)
-    return names, journal
+
+    def _bookkeeping(self, folder: OutputFolder | None = None) -> tuple[Names, Journal]:
+        """Names and the journal. With a folder, which must be locked, the journal is made ready to be written."""
+        from anondata.loaders.files.run import Names
+
+        key, sources = self.anonymizer.run_key, self.listing.sources
+        header = Header(self.anonymizer.report([]).setting, key.name("journal"), self.rename, self.insights)
+        path = self.out / WORK_FOLDER / FILE
+        if folder and self.overwrite:
+            for entry in Journal.read_any(path).entries.values():
+                if entry.output:
+                    folder.remove(entry.output)
+            folder.remove(f"{WORK_FOLDER}/{FILE}")
+        journal = Journal.read(path, header, key)
+        if self.regions is None and any(entry.given for entry in journal.entries.values()):
+            raise ArgumentError(
+                "DST was written with --regions, and without them less would be anonymized; give the file again, "
+                "choose another folder, or --overwrite to do everything again"
+            )
+        taken = frozenset() if self.rename else frozenset(n for s in sources for n in (s.name, expected_name(s.name)))
+        names = Names(key, self.rename, taken, self.regions)
+        if folder:
+            for name in (REPORT, INSIGHTS, MANIFEST):  # they would not be about this run while that is going on
+                folder.remove(name)
+            journal.open()
+            _remove_outdated(sources, names, journal, folder)
+        return names, journal
+
+    def _finish(self, run: Run) -> tuple[Report, int]:
+        """Writes what tells of the whole folder; returns the report, and how many files no run wrote.
+
+        The manifest comes last, so that nothing unfinished has one.
+        """
+        from anondata.loaders.files.run import SCHEMA, WITH_INSIGHTS
+        from anondata.manifest import Manifest, software
+
+        self._forget_changed(run)
+        listed = {run.names.sample(source) for source in self.listing.sources}
+        report = run.journal.report(
+            self.anonymizer.report([]),
+            lambda key, entry: run.folder.has(entry.output) if entry.released else key in listed,
+        )
+        run.folder.write(REPORT, report.to_json().encode())
+        if self.insights:
+            self._write_insights(run)
+        strangers = _strangers(run)
+        # Whatever else tells of the folder is written above: the manifest lists it.
+        schema = WITH_INSIGHTS if self.insights else SCHEMA
+        manifest = Manifest(self.anonymizer.policy, report, run.outputs(), schema.fields, "images", software())
+        run.folder.write(MANIFEST, manifest.sealed(self.anonymizer.run_key).to_json().encode())
+        return report, strangers
+
+    def _forget_changed(self, run: Run) -> None:
+        """Leaves out results that this run had no reason to look at, and that are not what was written any more."""
+        seen = {run.names.sample(source) for source in self.chosen}
+        for key, entry in list(run.journal.entries.items()):
+            own = key in seen or not entry.released or not run.folder.has(entry.output)
+            if not own and run.folder.digest(entry.output) != entry.sha256:
+                del run.journal.entries[key]
+
+    def _write_insights(self, run: Run) -> None:
+        """metadata.jsonl: a line for each output that lies in the folder, by which `datasets` finds its insights."""
+        written = {run.names.of(name): text for name, text in self.texts.items()}
+        lines = []
+        for key, output, text in run.journal.insights():
+            if run.folder.has(output):
+                body = {"file_name": output, "insights": f"{text} {written.get(key, '')}".strip()}
+                lines.append((output, json.dumps(body) + "\n"))
+        run.folder.write(INSIGHTS, "".join(line for _, line in sorted(lines)).encode())
+
+    def _result(self, run: Run, report: Report | None, strangers: int) -> Files:
+        tally = run.tally
+        listed = {run.names.sample(source) for source in self.listing.sources}
+        entries = run.journal.entries.items()
+        return Files(
+            samples=len(self.chosen),
+            released=tally.released,
+            withheld=dict(tally.withheld),
+            skipped=tally.skipped,
+            not_reached=len(self.chosen) - tally.done,
+            regions=tally.regions,
+            others=self.listing.others,
+            hidden=self.listing.hidden,
+            orphans=sum(e.released and k not in listed and run.folder.has(e.output) for k, e in entries),
+            unknown=strangers,
+            seconds=run.seconds,
+            report=report,
+            report_path=run.folder.path / REPORT if report else None,
+            first_withheld=run.first_withheld,
+            interrupted=run.interrupted,
+            error=run.error,
+        )
 
 
 def _remove_outdated(sources: Sequence[Source], names: Names, journal: Journal, folder: OutputFolder) -> None:
     """Removes results that were made with other boxes than are given now. This run may not come to make them again:
-    of a source that cannot be read, or beyond ``--limit``, what was marked since would stay to be seen."""
+    of a source that cannot be read, or beyond ``limit``, what was marked since would stay to be seen."""
     for source in sources:
         entry = journal.entries.get(names.sample(source))
         if entry and entry.output and entry.given != names.given(source) and names.may_have(source, entry.output):
             folder.remove(entry.output)
-
-
-def _finish(job: Job, run: Run, key: RunKey) -> tuple[Path, int]:
-    """Writes what tells of the whole folder; returns where the report is, and how many files no run wrote.
-
-    The manifest comes last, so that nothing unfinished has one.
-    """
-    from anondata.loaders.files.run import SCHEMA, WITH_INSIGHTS
-    from anondata.manifest import Manifest, software
-
-    _forget_changed(job, run)
-    listed = {run.names.sample(source) for source in job.listing.sources}
-    report = run.journal.report(
-        job.empty_report(),
-        lambda key, entry: run.folder.has(entry.output) if entry.released else key in listed,
-    )
-    run.folder.write(REPORT, report.to_json().encode())
-    if job.insights:
-        _write_insights(job, run)
-    strangers = _strangers(run)
-    # Whatever else tells of the folder is written above: the manifest lists it.
-    schema = WITH_INSIGHTS if job.insights else SCHEMA
-    manifest = Manifest(job.policy, report, run.outputs(), schema.fields, "images", software())
-    run.folder.write(MANIFEST, manifest.sealed(key).to_json().encode())
-    return run.folder.path / REPORT, strangers
-
-
-def _forget_changed(job: Job, run: Run) -> None:
-    """Leaves out results that this run had no reason to look at, and that are not what was written any more."""
-    seen = {run.names.sample(source) for source in job.chosen}
-    for key, entry in list(run.journal.entries.items()):
-        own = key in seen or not entry.released or not run.folder.has(entry.output)
-        if not own and run.folder.digest(entry.output) != entry.sha256:
-            del run.journal.entries[key]
-
-
-def _write_insights(job: Job, run: Run) -> None:
-    """metadata.jsonl: a line for each output that lies in the folder, by which `datasets` finds its insights."""
-    written = {run.names.of(name): text for name, text in job.editor_insights.items()}
-    lines = []
-    for key, output, text in run.journal.insights():
-        if run.folder.has(output):
-            body = {"file_name": output, "insights": f"{text} {written.get(key, '')}".strip()}
-            lines.append((output, json.dumps(body) + "\n"))
-    run.folder.write(INSIGHTS, "".join(line for _, line in sorted(lines)).encode())
 
 
 def _strangers(run: Run) -> int:
@@ -236,76 +249,6 @@ def _strangers(run: Run) -> int:
         else:
             left += 1
     return left
-
-
-def _summarize(job: Job, run: Run, report: Path | None, strangers: int) -> Summary:
-    tally, own = run.tally, run.tally.done - run.tally.skipped
-    listed = {run.names.sample(source) for source in job.listing.sources}
-    orphans = sum(e.released and k not in listed and run.folder.has(e.output) for k, e in run.journal.entries.items())
-    code = cli.FAILURE if strangers else cli.SOME_WITHHELD if tally.withheld else cli.OK
-    return Summary(
-        policy=job.policy.name,
-        fingerprint=job.policy.fingerprint,
-        samples=len(job.chosen),
-        released=tally.released,
-        withheld=dict(tally.withheld),
-        skipped_done=tally.skipped,
-        not_reached=len(job.chosen) - tally.done,
-        regions=tally.regions,
-        others=job.listing.others,
-        hidden=job.listing.hidden,
-        outputs_without_source=orphans,
-        unknown_files=strangers,
-        seconds=round(run.seconds, 3),
-        images_per_s=round(own / run.seconds, 3) if own and run.seconds else None,
-        report=str(report) if report else None,
-        exit_code=_error_code(run.error) if run.error else cli.INTERRUPTED if run.interrupted else code,
-        first_withheld=run.first_withheld,
-        error=_error_words(run.error)
-        or ("interrupted; the same command goes on from here" if run.interrupted else None),
-    )
-
-
-def _error_code(error: Exception) -> int:
-    return cli.USAGE if isinstance(error, PolicyError) else cli.FAILURE
-
-
-def _error_words(error: Exception | None) -> str | None:
-    if error is None:
-        return None
-    return str(error) if isinstance(error, AnondataError) else type(error).__name__
-
-
-def _tell(job: Job, summary: Summary, console: Console) -> None:
-    summary.show(console)
-    if summary.withheld and not job.list_withheld:
-        console.print("which ones: the same command with --list-withheld FILE, outside of DST")
-    if job.as_json:
-        click.echo(json.dumps(summary.to_json()))
-    if summary.exit_code == cli.INTERRUPTED:
-        console.print(summary.error)
-
-
-def _write_list(job: Job, withheld: list[tuple[str, str]]) -> None:
-    if job.list_withheld:
-        # JSON strings: a name may hold a tab, a line break, or bytes that are no text.
-        lines = [f"{reason}\t{json.dumps(place)}\n" for reason, place in sorted(withheld)]
-        with open(os.open(job.list_withheld, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.writelines(lines)
-
-
-@contextlib.contextmanager
-def _torch_threads(job: Job) -> Iterator[None]:
-    """Divides the cores between the workers; networks take their number of threads when they are loaded."""
-    import torch
-
-    before = torch.get_num_threads()
-    if job.workers > 1:
-        torch.set_num_threads(max(1, usable_cores() // job.workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def default_workers(device: str) -> int:

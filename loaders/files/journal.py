@@ -16,10 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-import click
-
 from anondata._files import open_plain
-from anondata.errors import OutputError
+from anondata.errors import ArgumentError, OutputError
 from anondata.loaders.files.output import stopped
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class Journal:
     def read(cls, path: Path, header: Header, key: RunKey) -> Journal:
         """The journal of a folder, empty where there is none. Writes nothing.
 
-        Raises: click.UsageError where the earlier runs had another policy, key or naming.
+        Raises: ArgumentError where the earlier runs had another policy, key or naming.
         """
         journal = cls(path, header, key)
         lines = journal._lines()
@@ -210,18 +208,18 @@ class Journal:
     def _check(self, line: Any) -> None:
         ways = "choose another folder, or --overwrite to do everything again"
         if not isinstance(line, dict) or line.get("format") != FORMAT:
-            raise click.UsageError(f"DST's journal cannot be read; {ways}")
+            raise ArgumentError(f"DST's journal cannot be read; {ways}")
         if line.get("key") != self.header.check:
-            raise click.UsageError(
+            raise ArgumentError(
                 f"DST was written with another run key, or has been moved since; give its --key-file, {ways}"
             )
         if line.get("policy") != self.header.policy:
-            raise click.UsageError(f"DST was written by another policy, or with other galleries; {ways}")
+            raise ArgumentError(f"DST was written by another policy, or with other galleries; {ways}")
         if line.get("rename") != self.header.rename:
-            raise click.UsageError(f"DST was written {'without' if self.header.rename else 'with'} --rename; {ways}")
+            raise ArgumentError(f"DST was written {'without' if self.header.rename else 'with'} --rename; {ways}")
         if line.get("insights", False) != self.header.insights:
             said = "without" if self.header.insights else "with"
-            raise click.UsageError(f"DST was written {said} --insights; {ways}")
+            raise ArgumentError(f"DST was written {said} --insights; {ways}")
 
 
 def _entry(line: Any, at: int) -> tuple[bytes, Entry] | None:

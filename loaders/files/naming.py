@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-import click
-
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-_JPEG2000 = (".jp2", ".j2k", ".jpc", ".jpf")
-_OTHERS = (".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif", ".heic", ".heif", ".hif")
-SUFFIXES = (*_JPEG, *_OTHERS, *_JPEG2000)
-"""What counts as an image in a folder, by the end of its name and in any case."""
+from anondata.errors import ArgumentError
+from anondata.sources import JPEG, JPEG2000
 
 _KEPT: Mapping[str, tuple[str, ...]] = {  # suffix of what was written -> suffixes that may stay
-    ".jpg": _JPEG,
+    ".jpg": JPEG,
     ".png": (".png",),
     ".webp": (".webp",),
     ".tif": (".tif", ".tiff"),
@@ -25,31 +19,7 @@ _KEPT: Mapping[str, tuple[str, ...]] = {  # suffix of what was written -> suffix
     ".jp2": (".jp2",),
 }
 # The codec never writes GIF, nor JPEG 2000 without boxes.
-_ALWAYS_CHANGED = {".gif": ".png", **dict.fromkeys(_JPEG2000[1:], ".jp2")}
-
-
-def is_image(name: str) -> bool:
-    """Whether a file in a folder is taken for an image."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
-
-
-def in_words() -> str:
-    """The suffixes of images, for messages.
-
-    >>> in_words()[:20]
-    'jpg jpeg jpe jfif pn'
-    """
-    return " ".join(suffix[1:] for suffix in SUFFIXES)
-
-
-def kind_of_other(name: str) -> str:
-    """The suffix of a file that is no image, for counts; one that could be a name is none.
-
-    >>> [kind_of_other(name) for name in ("a.MOV", "b.jane doe", "c")]
-    ['mov', '(other)', '(none)']
-    """
-    suffix = PurePosixPath(name).suffix[1:].lower()
-    return suffix if re.fullmatch(r"[a-z0-9]{1,4}", suffix) else "(other)" if suffix else "(none)"
+_ALWAYS_CHANGED = {".gif": ".png", **dict.fromkeys(JPEG2000[1:], ".jp2")}
 
 
 def written_suffix(data: bytes) -> str:
@@ -89,7 +59,7 @@ def expected_name(name: str) -> str:
 
 
 def check_collisions(names: Iterable[tuple[str, int]], *, flat: bool = False) -> None:
-    """Raises ``click.UsageError`` where two sources want one output, or a file where another wants a folder.
+    """Raises ``ArgumentError`` where two sources want one output, or a file where another wants a folder.
 
     names: of the outputs, each with the number of its SRC. flat: they stand for names in one folder.
     """
@@ -104,7 +74,7 @@ def check_collisions(names: Iterable[tuple[str, int]], *, flat: bool = False) ->
     if clashes:
         one, other = clashes[0]
         where = f"SRC {one} and SRC {other}" if one != other else f"SRC {one}"
-        raise click.UsageError(
+        raise ArgumentError(
             f"{len(clashes)} output path(s) would be written by two sources, the first of them in {where}; "
             "anonymize them into different folders"
         )

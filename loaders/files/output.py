@@ -22,12 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-import click
-
 from anondata._files import open_plain
-from anondata.errors import OutputError
+from anondata.errors import ArgumentError, OutputError
+from anondata.sources import WORK_FOLDER
 
-WORK_FOLDER = ".anondata"
 REPORT = "report.json"
 MANIFEST = f"{WORK_FOLDER}/manifest.json"  # as `anondata.manifest.FILE`, which needs pydantic to be imported
 INSIGHTS = "metadata.jsonl"  # the name by which `datasets` adds columns to a folder of images
@@ -55,11 +53,11 @@ def enclosing_output(path: Path) -> Path | None:
 
 
 def check_usable(out: Path, *, overwrite: bool) -> None:
-    """Raises ``click.UsageError`` for an output folder that is a file, or that holds files of somebody else."""
+    """Raises ``ArgumentError`` for an output folder that is a file, or that holds files of somebody else."""
     if out.exists() and not out.is_dir():
-        raise click.UsageError("DST is a file; it must be a folder")
+        raise ArgumentError("DST is a file; it must be a folder")
     if out.is_dir() and not overwrite and not (out / WORK_FOLDER).is_dir() and any(out.iterdir()):
-        raise click.UsageError(
+        raise ArgumentError(
             "DST holds files that no run of anondata wrote; choose an empty folder, or --overwrite to write into it"
         )
 
@@ -83,7 +81,7 @@ class OutputFolder:
     """An output folder, locked while the context lasts.
 
     Raises:
-        click.UsageError: another run is writing into the folder.
+        ArgumentError: another run is writing into the folder.
         OutputError: the folder cannot be made or written.
     """
 
@@ -101,7 +99,7 @@ class OutputFolder:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(self._lock)
-                raise click.UsageError(
+                raise ArgumentError(
                     "another run is writing into DST; wait for it, or choose another folder"
                 ) from None
             shutil.rmtree(self._temps, ignore_errors=True)  # of a run that was killed

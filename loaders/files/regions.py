@@ -14,16 +14,19 @@ for another one withhold it. Nothing here quotes a name or a category: both may 
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import click
+from anondata.errors import ArgumentError
 
 if TYPE_CHECKING:
     from anondata.policy import Policy
+
+log = logging.getLogger("anondata")
 
 FIELD = "objects"
 """The field of a sample that holds its boxes."""
@@ -61,28 +64,28 @@ class Boxes:
 
 
 def read_regions(path: Path, names: Sequence[str], policy: Policy) -> dict[str, Boxes]:
-    """The boxes of pictures by their names. Says on stderr how many in the file are of other pictures.
+    """The boxes of pictures by their names. Pictures in the file that are no source are counted in a warning.
 
     names: of all pictures in SRC.
 
     Raises:
-        click.UsageError: the file is in neither form, names a picture twice, says nothing of one in SRC, has a box
+        ArgumentError: the file is in neither form, names a picture twice, says nothing of one in SRC, has a box
             that is no box, or a category of which the policy does not say what it means.
     """
     if len(set(names)) < len(names):
-        raise click.UsageError(f"{_OPTION} finds pictures by their names, and two SRC have pictures of one name")
+        raise ArgumentError(f"{_OPTION} finds pictures by their names, and two SRC have pictures of one name")
     told: dict[str, Boxes] = {}
     for name, boxes in _entries(path):
         if name in told:
-            raise click.UsageError(f"{_OPTION} names a picture twice; write all of its boxes into one entry")
+            raise ArgumentError(f"{_OPTION} names a picture twice; write all of its boxes into one entry")
         told[name] = boxes
     if missing := sum(name not in told for name in names):
-        raise click.UsageError(
+        raise ArgumentError(
             f"{_OPTION} says nothing of {missing} of {len(names)} pictures in SRC; name each by its path below SRC, "
             "also those without boxes"
         )
     if others := len(told) - len(names):
-        click.echo(f"{_OPTION} names {others} pictures that are in no SRC; they are ignored", err=True)
+        log.warning("%s names %d pictures that are in no SRC; they are ignored", _OPTION, others)
     found = {name: told[name] for name in names}
     _check_categories(found.values(), policy)
     return found
@@ -96,7 +99,7 @@ def _check_categories(found: Iterable[Boxes], policy: Policy) -> None:
     used = {str(category) for boxes in found for category in boxes.category}
     unknown = [name for name in used if name not in content.given and name not in content.regions]
     if unknown:
-        raise click.UsageError(
+        raise ArgumentError(
             f"{len(unknown)} of {len(used)} categories in {_OPTION} are neither kinds of the policy "
             f"({', '.join(content.regions)}) nor named by its given:; say there what they mean, or CATEGORY: ignore"
         )
@@ -111,15 +114,15 @@ def _entries(path: Path) -> Iterator[tuple[str, Boxes]]:
             yield from _of_coco(json.loads(text, object_pairs_hook=_once))
     except json.JSONDecodeError as error:
         which = f"line {error.lineno}, column {error.colno}"
-        raise click.UsageError(f"{_OPTION} is no JSON at {which}; expected COCO, or a metadata.jsonl") from error
+        raise ArgumentError(f"{_OPTION} is no JSON at {which}; expected COCO, or a metadata.jsonl") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"{_OPTION} cannot be read as JSON in UTF-8: {type(error).__name__}") from error
+        raise ArgumentError(f"{_OPTION} cannot be read as JSON in UTF-8: {type(error).__name__}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object that says everything once: of two lists of boxes one would be lost."""
     if len(dict(pairs)) < len(pairs):
-        raise click.UsageError(f"{_OPTION} has an object that says something twice; write each name once")
+        raise ArgumentError(f"{_OPTION} has an object that says something twice; write each name once")
     return dict(pairs)
 
 
@@ -132,7 +135,7 @@ def _of_lines(text: str) -> Iterator[tuple[str, Boxes]]:
             entry = json.loads(line, object_pairs_hook=_once)
             where = f"line {number} of {_OPTION}"
             if not isinstance(entry, Mapping) or not isinstance(entry.get("file_name"), str):
-                raise click.UsageError(
+                raise ArgumentError(
                     f"{where} has no file_name; expected the metadata.jsonl of an imagefolder, or COCO"
                 )
             yield entry["file_name"], _boxes(*_objects(entry, where), _canvas(entry, where), where)
@@ -142,14 +145,14 @@ def _objects(entry: Mapping[str, Any], where: str) -> tuple[list[Any], list[Any]
     """What an entry's boxes and categories are. One that does not say is refused: boxes may be elsewhere in it."""
     objects = entry.get(FIELD)
     if not isinstance(objects, Mapping):
-        raise click.UsageError(
+        raise ArgumentError(
             f'{where} has no {FIELD}; for a picture without boxes write "{FIELD}": {{"bbox": [], "categories": []}}'
         )
     called = [name for name in _CATEGORIES if name in objects]
     if len(called) != 1 or not isinstance(objects.get("bbox"), list) or not isinstance(objects[called[0]], list):
-        raise click.UsageError(f"{where}: {FIELD} must have a list bbox, and one list of {', '.join(_CATEGORIES)}")
+        raise ArgumentError(f"{where}: {FIELD} must have a list bbox, and one list of {', '.join(_CATEGORIES)}")
     if len(objects["bbox"]) != len(objects[called[0]]):
-        raise click.UsageError(f"{where} has {len(objects['bbox'])} boxes and {len(objects[called[0]])} categories")
+        raise ArgumentError(f"{where} has {len(objects['bbox'])} boxes and {len(objects[called[0]])} categories")
     return objects["bbox"], objects[called[0]]
 
 
@@ -164,7 +167,7 @@ def _of_coco(data: Any) -> Iterator[tuple[str, Boxes]]:
         whose, category = _id(one.get("image_id")), _id(one.get("category_id"))
         if whose not in files or category not in names:
             what = "images" if whose not in files else "categories"
-            raise click.UsageError(f"annotation {number} of {_OPTION} is of none of its {what}")
+            raise ArgumentError(f"annotation {number} of {_OPTION} is of none of its {what}")
         boxes[whose].append(one.get("bbox"))
         called[whose].append(names[category])
     for number, (key, image) in enumerate(zip(files, images, strict=True), 1):
@@ -175,7 +178,7 @@ def _of_coco(data: Any) -> Iterator[tuple[str, Boxes]]:
 def _list(data: Any, name: str) -> list[Mapping[str, Any]]:
     part = data.get(name) if isinstance(data, Mapping) else None
     if not isinstance(part, list) or not all(isinstance(one, Mapping) for one in part):
-        raise click.UsageError(
+        raise ArgumentError(
             f"{_OPTION} holds no list of {name}; expected COCO, or the metadata.jsonl of an imagefolder under a name "
             "that ends in .jsonl"
         )
@@ -185,7 +188,7 @@ def _list(data: Any, name: str) -> list[Mapping[str, Any]]:
 def _by_id(entries: Sequence[Mapping[str, Any]], name: str, what: str) -> dict[Any, str]:
     found = {_id(entry.get("id")): entry.get(name) for entry in entries}
     if len(found) < len(entries) or None in found or not all(isinstance(value, str) for value in found.values()):
-        raise click.UsageError(f"{what} of {_OPTION} need an id of their own and a text {name}")
+        raise ArgumentError(f"{what} of {_OPTION} need an id of their own and a text {name}")
     return {key: str(value) for key, value in found.items()}
 
 
@@ -199,9 +202,9 @@ def _id(value: Any) -> Any:
 
 def _boxes(bbox: Sequence[Any], category: Sequence[Any], canvas: tuple[int, int] | None, where: str) -> Boxes:
     if not all(map(_is_box, bbox)):
-        raise click.UsageError(f"{where} has a box that is not x, y, width and height, four finite numbers")
+        raise ArgumentError(f"{where} has a box that is not x, y, width and height, four finite numbers")
     if not all(type(one) in (str, int) for one in category):
-        raise click.UsageError(f"{where} has a category that is neither a text nor a whole number")
+        raise ArgumentError(f"{where} has a category that is neither a text nor a whole number")
     return Boxes(tuple(tuple(map(float, box)) for box in bbox), tuple(category), canvas)
 
 
@@ -217,5 +220,5 @@ def _canvas(entry: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     if height is None and width is None:
         return None
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise click.UsageError(f"{where} has a width and height that are no size of a picture")
+        raise ArgumentError(f"{where} has a width and height that are no size of a picture")
     return height, width

@@ -22,7 +22,6 @@ from anondata.loaders.files.regions import FIELD, Boxes
 from anondata.records import Released, SampleRecord, Withheld
 from anondata.samples import INSIGHTS, REGIONS, Sample, Schema
 from anondata.sources import Source
-from anondata.tools._summary import Tally
 
 if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer
@@ -86,6 +85,29 @@ class Names:
     def may_have(self, source: Source, name: str) -> bool:
         """Whether an output name is the source's own, or nobody's."""
         return name not in self.taken or name in (source.name, expected_name(source.name))
+
+
+@dataclass
+class Tally:
+    """Counts of a run while it goes on."""
+
+    released: int = 0
+    withheld: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    regions: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.released + sum(self.withheld.values())
+
+    def add(self, reason: str, regions: int, *, skipped: bool = False) -> None:
+        """Counts a sample: released when there is no reason."""
+        self.skipped += skipped
+        if reason:
+            self.withheld[reason] = self.withheld.get(reason, 0) + 1
+        else:
+            self.released += 1
+            self.regions += regions
 
 
 @dataclass

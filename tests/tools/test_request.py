@@ -23,8 +23,9 @@ from anondata.errors import AnondataError, CatalogError, OutputError, QuotaExcee
 from anondata.ledger import Ledger, Limit
 from anondata.policy import load_policy
 from anondata.requests.catalog import load_catalog
+from anondata.requests.request import plan, request
+from anondata.requests.result import RequestResult
 from anondata.tools import request as module
-from anondata.tools.request import RequestResult, plan, request
 
 KEY = b"0123456789abcdef"
 Ask = Callable[..., RequestResult]
@@ -360,7 +361,7 @@ from anondata.requests.delivery import Delivery
 from anondata.requests.workfolder import Work
 def die(*args, **more): os.kill(os.getpid(), signal.SIGKILL)
 setattr({"Work": Work, "Delivery": Delivery}[sys.argv[1]], sys.argv[2], die)
-from anondata.tools.request import request
+from anondata.requests.request import request
 request(sys.argv[3], client="acme", dataset="portraits", n=2, out=sys.argv[4], run_key=b"0123456789abcdef")
 """
 

@@ -20,11 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from anondata.errors import UndecodableError, UnreadableSourceError
-from anondata.loaders.files.naming import is_image
-from anondata.sources import Source
+from anondata.errors import ArgumentError, UndecodableError, UnreadableSourceError
+from anondata.sources import Source, is_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,22 +74,22 @@ def list_photos(folder: Path, *, identity: str = "identity", called: str = "FACE
     called: what messages call the folder.
 
     Raises:
-        click.UsageError: not a folder, or one that is laid out in no way that is known.
+        ArgumentError: not a folder, or one that is laid out in no way that is known.
         UnreadableSourceError: metadata that cannot be read, or a row that cannot be right.
     """
     if not folder.is_dir():
-        raise click.UsageError(f"{called} is not a folder")
+        raise ArgumentError(f"{called} is not a folder")
     found = [name for name in METADATA if (folder / name).is_file()]
     if len(found) == 2:
-        raise click.UsageError(f"{called} holds both metadata.csv and metadata.jsonl; only one can be right")
+        raise ArgumentError(f"{called} holds both metadata.csv and metadata.jsonl; only one can be right")
     if found:
         return _described(folder, found[0], identity, called)
     people = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if any((person / name).is_file() for person in people for name in METADATA):
-        raise click.UsageError(f"the folders in {called} have metadata of their own; name one of them")
+        raise ArgumentError(f"the folders in {called} have metadata of their own; name one of them")
     photos = tuple(Photo(path, person.name, {}) for person in people for path in _images(person))
     if not photos:
-        raise click.UsageError(
+        raise ArgumentError(
             f"{called} holds neither metadata.csv or metadata.jsonl, nor a folder with photos for each person"
         )
     return Folder(photos, sum(is_image(p.name) and not p.name.startswith(".") for p in folder.iterdir()))
@@ -177,7 +174,7 @@ def _described(folder: Path, name: str, identity: str, called: str) -> Folder:
             raise UnreadableSourceError(f"{name}, row {number} names a photo that an earlier row names")
         seen.add(path)
         if identity not in row:
-            raise click.UsageError(f"{name}, row {number} has no column {identity!r}; --identity names the right one")
+            raise ArgumentError(f"{name}, row {number} has no column {identity!r}; --identity names the right one")
         label = row[identity]
         if isinstance(label, bool) or not isinstance(label, str | int | None):
             raise UnreadableSourceError(f"{name}, row {number}: {identity!r} is neither a text nor a whole number")

@@ -19,9 +19,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from anondata.errors import GalleryError, OutputError
+from anondata.errors import ArgumentError, GalleryError, OutputError
 
 if TYPE_CHECKING:
     from anondata.verifiers.gallery import Gallery
@@ -40,7 +38,7 @@ class Parts:
     out: the gallery's file. task: stands for sources and options; pieces of another task are thrown away.
 
     Raises:
-        click.UsageError: the same enrolment is running.
+        ArgumentError: the same enrolment is running.
         OutputError: the folder of pieces cannot be written.
     """
 
@@ -57,7 +55,7 @@ class Parts:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise click.UsageError("another run is enrolling into this file; wait for it") from None
+            raise ArgumentError("another run is enrolling into this file; wait for it") from None
         except OSError as error:
             raise OutputError(f"nothing can be written beside the gallery: {error.strerror}") from error
         return self

@@ -15,9 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
-
-from anondata.errors import AnondataError, MissingExtraError, UnreadableSourceError
+from anondata.errors import AnondataError, ArgumentError, MissingExtraError, UnreadableSourceError
 from anondata.sources import Source, list_sources
 from anondata.verifiers.gallery.labelled import list_photos
 
@@ -54,12 +52,10 @@ class Columns:
 
 
 def kind_of(given: Sequence[str]) -> Kind:
-    """What the sources are. Raises ``click.UsageError`` for sources of several kinds."""
+    """What the sources are. Raises ``ArgumentError`` for sources of several kinds."""
     kinds = [_kind(src) for src in given]
     if len(set(kinds)) > 1:
-        raise click.UsageError(
-            "the sources are of several kinds; build from one, then `anondata gallery add` the rest"
-        )
+        raise ArgumentError("the sources are of several kinds; build from one, then `anondata gallery add` the rest")
     return kinds[0]
 
 
@@ -67,20 +63,18 @@ def open_stream(given: Sequence[str], columns: Columns, *, out: Path) -> Stream:
     """The photos of all sources, of whichever kind.
 
     Raises:
-        click.UsageError: a source that is not there or says nobody's name, or an option that does not fit its kind.
+        ArgumentError: a source that is not there or says nobody's name, or an option that does not fit its kind.
         MissingExtraError: a kind that needs a package that is not installed.
         UnreadableSourceError, GalleryError: a source that cannot be read.
     """
     kind = kind_of(given)
     if columns.person is not None and kind != "folder":
-        raise click.UsageError("--person goes with folders and files of photos only")
+        raise ArgumentError("--person goes with folders and files of photos only")
     if kind == "folder":
         return _folders(given, columns, out)
     for number, src in enumerate(given, 1):
         if "://" in src:
-            raise click.UsageError(
-                f"SRC {number} is a URL; datasets and shards are read from local paths, fetch them"
-            )
+            raise ArgumentError(f"SRC {number} is a URL; datasets and shards are read from local paths, fetch them")
     if kind == "dataset":
         return _rows(given, [_saved(src, number) for number, src in enumerate(given, 1)], columns, _below(given))
     files = [file for number, src in enumerate(given, 1) for file in _files(src, number)]
@@ -117,7 +111,7 @@ def _folders(given: Sequence[str], columns: Columns, out: Path) -> Stream:
         labelled = columns.person is None and os.path.isdir(src)
         files += _labelled(src, number, columns) if labelled else _plain(src, columns, out)
     if not any(file.identity for file in files):
-        raise click.UsageError(
+        raise ArgumentError(
             "nothing says who is in the photos: put each person's into a folder named after them, or name them in a "
             "metadata.csv with the columns file_name and identity, or say --person NAME"
         )
@@ -161,14 +155,14 @@ def _files(src: str, number: int) -> list[str]:
     files = [file for one in expanded for file in ([one] if os.path.exists(one) else sorted(glob.glob(one)) or [one])]
     missing = sum(not os.path.isfile(file) for file in files)
     if missing:
-        raise click.UsageError(f"{missing} file(s) of SRC {number} are not there")
+        raise ArgumentError(f"{missing} file(s) of SRC {number} are not there")
     return files
 
 
 def _saved(src: str, number: int) -> Any:
     """A dataset that ``save_to_disk`` wrote."""
     if (Path(src) / "dataset_dict.json").is_file():
-        raise click.UsageError(f"SRC {number} is a dataset of several splits; name the folder of one of them")
+        raise ArgumentError(f"SRC {number} is a dataset of several splits; name the folder of one of them")
     try:
         return _extra("datasets", "hf").load_from_disk(src)
     except MissingExtraError:

@@ -21,8 +21,8 @@ from skimage import data as pictures
 from werkzeug import Request, Response
 
 from anondata.policy import load_policy
+from anondata.publishing.publish import About, publish
 from anondata.tools import cli
-from anondata.tools.publish import About, publish
 
 KEY = b"0123456789abcdef"
 NAMES = ("alice", "bob", "carol", "dave", "erin")

@@ -24,11 +24,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from anondata.errors import CardError, ManifestError, PublishError
 from anondata.manifest import FILE, from_json, read_manifest
 from anondata.policy import load_policy
+from anondata.publishing.publish import About
+from anondata.publishing.verify import verify
 from anondata.randomness import RunKey
 from anondata.report import empty_report
 from anondata.tools import cli
-from anondata.tools.publish import About
-from anondata.tools.verify import verify
 
 
 def run(*args: object) -> None:

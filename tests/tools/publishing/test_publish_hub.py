@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from anondata.errors import PublishError
-from anondata.tools.verify import verify
+from anondata.publishing.verify import verify
 
 # huggingface_hub 2.4 itself hands bytes to its HTTP client in a way that the client no longer wants.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")

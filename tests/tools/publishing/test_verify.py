@@ -22,8 +22,8 @@ from anondata.errors import PublishError
 from anondata.manifest import digest_of, from_json
 from anondata.policy import Policy, load_policy
 from anondata.publishing.examine import Look, look_at
+from anondata.publishing.verify import verify
 from anondata.randomness import RunKey
-from anondata.tools.verify import verify
 
 ROWS = "data/train-00000-of-00001.parquet"
 MANIFEST, REPORT, AUDIT = (f"anonymization/{name}.json" for name in ("manifest", "report", "audit"))
