@@ -42,8 +42,6 @@ def test_nothing_is_a_top_level_package_but_anondata() -> None:
 def test_the_public_surface_is_what_is_written_here() -> None:
     names = "About AnondataError Anonymizer Audited Check Engine Files Outcome Policy Published Regions Released"
     names += " Report"
-        "About AnondataError Anonymizer Audited Check Engine Files Outcome Policy Published Regions Released Report"
-    )
     names += " RequestResult RunKey Sample Schema Withheld"
     names += " anonymize_files audit load_policy publish request verify"
     assert fresh("import anondata; print(*anondata.__all__)") == names
