@@ -129,6 +129,7 @@ class Delivery:
             raise RequestError(f"none of {len(originals)} candidates could be delivered; {NOTHING}")
         evaluation = Evaluation(
             originals,
+            self.work.output,
             written,
             self.terms.schema,
             self.terms.entry.identity,

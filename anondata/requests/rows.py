@@ -114,9 +114,14 @@ def _put(one: Written, path: Path, column: str | None, texts: Mapping[int, str])
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pairs of originals and what was made of them. identity: a column of the originals, None where nobody knows."""
+    """Pairs of originals and what was made of them.
+
+    output: the folder of what was made, whose manifest tells attackers the technique. identity: a column of the
+    originals, None where nobody knows.
+    """
 
     originals: Dataset = field(repr=False)
+    output: Path
     written: Sequence[Written]
     schema: Schema
     identity: str | None
@@ -141,6 +146,7 @@ class Evaluation:
             raise RequestError(f"what would be delivered cannot be evaluated: {error}; {NOTHING}") from error
 
     def _audited(self, people: Mapping[int, str]) -> dict[str, Any]:
+        from anondata.auditing.rows import technique_of
         from anondata.loaders._cores import shared_threads
         from anondata.loaders.files.job import default_workers
         from anondata.manifest import content_digest
@@ -153,6 +159,7 @@ class Evaluation:
                 self._pairs(people, seen),
                 device=self.device,
                 workers=workers,
+                technique=technique_of(self.output),
                 show=lambda done, unusable: self.show(done),
             ).to_json()
         alone = {"unpaired_originals": 0, "unpaired_anonymized": 0}

@@ -115,6 +115,14 @@ def test_as_many_come_as_were_asked_for_and_are_charged(ask, at, anondata):
     assert shown.code == 0, shown.out
 
 
+def test_attackers_are_told_the_technique(ask, at):
+    """Or nobody would learn on it or average it, and a delivery would look stronger than ``anondata audit`` finds it."""
+    ask()
+    told = json.loads((at / "out/anonymization/audit.json").read_text())["parameters"]["technique"]
+    assert told is not None
+    assert told.startswith("random_colors")
+
+
 def test_what_is_not_charged_can_be_read_by_nobody_else(ask, at):
     """A request that goes through but for its quota leaves all of its samples in the work folder."""
     limit(at, 1, unit="bytes")
