@@ -25,6 +25,7 @@ from anondata.transforms import Fill, GaussianBlur, Noise, Pixelate, RegionTrans
 from anondata.verifiers.audit import ATTACKERS, Audit, Face, PhotoPair, audit
 from anondata.verifiers.audit.attacks import NETWORK_ATTACKERS, FaceTable, attack
 from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
+from anondata.verifiers.audit.crops import GREY
 from anondata.verifiers.audit.faces import Eyes
 from anondata.verifiers.audit.groups import Group, binned, by_group, worst_of
 from anondata.verifiers.audit.metrics import Share
@@ -130,6 +131,20 @@ def test_nobody_is_named_behind_a_fill(photos: list[Photo]) -> None:
     assert max(rank1(found).values()) <= 0.3
     assert (found.faces["missed"], found.faces["still_detected"]) == (0, 0)
     assert [n["self_match"]["refused"]["percent"] for n in found.networks] == [0, 0]
+
+
+def test_what_lies_around_a_cover_is_learnt_by_nobody_but_context(photos: list[Photo]) -> None:
+    """Networks' chips reach beyond a cover where landmarks lie far apart, or heads are turned."""
+    covered, pairs = Fill([GREY / 255] * 3, coverage=1.35, feather=0.0), []
+    for photo in photos:
+        middle, [box] = photo.face.boxes.reshape(2, 2).mean(dim=0), photo.face.boxes.tolist()
+        wide = (middle + 1.5 * (photo.face.landmarks[0] - middle)).flatten().tolist()
+        marked = Face((box[0], box[1], box[2], box[3]), tuple(wide), photo.row["identity"])
+        hidden = jpeg(covered.change_regions(photo.view, photo.face.boxes), form="PNG")
+        pairs.append(PhotoPair(photo.data, hidden, faces=(marked,)))
+    found = rank1(audit(pairs, attackers=["trained", "context"]))
+    assert found["trained", ""] <= 0.25
+    assert found["context", ""] >= 0.5
 
 
 def test_smoothing_averages_noise_away(photos: list[Photo]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anondata.verifiers.audit import crops
-from anondata.verifiers.audit.attacks import ANONYMIZED, CLEAR, NETWORK_ATTACKERS, SIDES
+from anondata.verifiers.audit.attacks import ALONE, CLEAR, NETWORK_ATTACKERS, SIDES
 from anondata.verifiers.audit.crops import Alignment
 from anondata.verifiers.audit.evidence import Attacker, Evidence, Way, euclidean
 from anondata.verifiers.audit.learning import (
@@ -56,15 +56,15 @@ class MatchedFilter:
 class Trained:
     """Learns from results of photos that it has made itself who somebody is: linear maps and small networks.
 
-    Where the technique is known it has several results of each photo, each with another key; else the tool's own, of
-    other photos than the one that is looked for.
+    Networks see the face alone, without what lies around. Where the technique is known there are several results of
+    each photo, each with another key; else the tool's own, of other photos than the one that is looked for.
     """
 
     name: str = "trained"
     counts: bool = True
 
     def ways(self, evidence: Evidence) -> Iterator[Way]:
-        yield from _filtered_templates(evidence, ANONYMIZED)
+        yield from _filtered_templates(evidence, ALONE)
         yield from _learnt(evidence, evidence.after["box"], evidence.singles)
 
 
@@ -108,7 +108,7 @@ class OfOnePerson:
         for how, after, before in _features(evidence, evidence.after, model=False):
             yield Way(f"{how}, averaged over one person's photos", kept(whitened(mixed @ after, before, evidence)))
         for network, views in table.templates.items():
-            seen, clear = views[ANONYMIZED], views[CLEAR]
+            seen, clear = views[ALONE], views[CLEAR]
             usable = np.isfinite(seen).all(axis=1)
             if usable.all() and np.isfinite(clear).all():
                 yield Way("naive, averaged over one person's photos", kept(euclidean(mixed @ seen, clear)), network)
@@ -233,8 +233,8 @@ def _inputs(
         yield f"{count} x {count} cells", tried, own
     if after is evidence.after["box"]:
         for network, views in evidence.table.templates.items():
-            runs = [views[name] for name in sorted(views) if name.startswith("run ")] or [views[ANONYMIZED]]
-            yield f"templates of {network}", np.nan_to_num(views[ANONYMIZED]), np.nan_to_num(np.stack(runs, axis=1))
+            runs = [views[name] for name in sorted(views) if name.startswith("run ")] or [views[ALONE]]
+            yield f"templates of {network}", np.nan_to_num(views[ALONE]), np.nan_to_num(np.stack(runs, axis=1))
 
 
 def _mapped(

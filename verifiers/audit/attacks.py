@@ -29,6 +29,7 @@ from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold, shipped
 
 CLEAR, ANONYMIZED, SMOOTHED = "clear", "anonymized", "smoothed"
 VIEWS = (CLEAR, ANONYMIZED, SMOOTHED)
+ALONE = "anonymized, alone"  # nothing of what lies around; only of faces that are looked at closely
 
 CONTROL = "untouched"  # no attacker: how well originals are named, the most that any attack could reach
 SIDES: Mapping[str, tuple[str, str]] = {  # attacker -> views of probes and of the gallery

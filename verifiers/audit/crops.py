@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ REACH = 2.2  # side of a crop relative to the face's box: what lies around a cov
 SIDE_PX = 88  # of a crop, 40 of them for the box
 ASPECT = 0.77  # of a usual box: its width by its height
 FACE = 1.3  # side of the area that counts as face, covered or not, relative to the box
+GREY = 128
 INNER = 0.9  # of a cover's side: JPEG blocks at its edge carry what lies around it
 CHANGED = 6.0 / 255  # of a pixel, in the median over all faces: a tool did more to it than write it again
 ENOUGH_SEEN = 0.6  # of a cell must lie in the area that is looked at
@@ -33,6 +35,17 @@ def crops_of(view: Tensor, face: Regions) -> dict[Alignment, Tensor]:
     by_box = cut(view, outer_rects(face.boxes, REACH, torch.tensor(view.shape[-2:])), SIDE_PX)
     by_marks = chips([view], face.renumbered(0), template=_template(), chip_px=SIDE_PX)
     return {"box": _bytes(by_box[0]), "landmarks": _bytes(by_marks[0])}
+
+
+def face_alone(view: Tensor, face: Regions) -> tuple[Tensor, Regions]:
+    """The one face of a picture on grey, for networks: what lies around it would reach into their chips.
+
+    It has no landmarks, so that chips follow the box, as covers do: where a cover ends in a chip tells nothing then.
+    """
+    [(x0, y0, x1, y1)] = outer_rects(face.boxes, FACE, torch.tensor(view.shape[-2:])).clamp(min=0).tolist()
+    alone = torch.full_like(view, GREY)
+    alone[:, y0:y1, x0:x1] = view[:, y0:y1, x0:x1]
+    return alone, replace(face, landmarks=torch.full_like(face.landmarks, torch.nan))
 
 
 def _bytes(crop: Tensor) -> Tensor:

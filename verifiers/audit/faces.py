@@ -15,9 +15,9 @@ from anondata.protocols import Detector
 from anondata.regions import Regions, cat_regions
 from anondata.transforms.base import RegionTransform
 from anondata.transforms.blur import gaussian_blur
-from anondata.verifiers.audit.attacks import ANONYMIZED, CLEAR, SMOOTHED
+from anondata.verifiers.audit.attacks import ALONE, ANONYMIZED, CLEAR, SMOOTHED
 from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
-from anondata.verifiers.audit.crops import Alignment, crops_of
+from anondata.verifiers.audit.crops import Alignment, crops_of, face_alone
 from anondata.verifiers.audit.rerun import Reruns, rerun
 
 SMOOTHING = 0.25  # sigma of the smoothing parrot, relative to the width of the face
@@ -135,10 +135,11 @@ class Eyes:
     def _closer(self, face: SeenFace) -> SeenFace:
         """A face with what attackers without a network look at."""
         before, after = (crops_of(*face.views[view]) for view in (CLEAR, ANONYMIZED))
+        views = {**face.views, ALONE: face_alone(*face.views[ANONYMIZED])}
         if self.technique is None:
-            return replace(face, before=before, after=after)
+            return replace(face, views=views, before=before, after=after)
         made = rerun(self.technique, *face.views[CLEAR])
-        return replace(face, views={**face.views, **made.views}, before=before, after=after, runs=made)
+        return replace(face, views={**views, **made.views}, before=before, after=after, runs=made)
 
     def _picture(self, source: Bytes) -> Tensor | None:
         try:

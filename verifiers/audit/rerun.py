@@ -14,7 +14,7 @@ from anondata.randomness import RunKey
 from anondata.regions import Regions, cat_regions
 from anondata.transforms.base import RegionTransform
 from anondata.verifiers.audit.change import scaled
-from anondata.verifiers.audit.crops import REACH, SIDE_PX
+from anondata.verifiers.audit.crops import REACH, SIDE_PX, face_alone
 
 RELEASES = (2, 5, 10, 50)  # of one photo under different keys, which are averaged
 SLOW = 10  # releases of a technique that computes with a network
@@ -46,7 +46,7 @@ class Reruns:
     """What a technique makes of one face under other keys.
 
     singles: ``(K, 3, S, S)`` uint8 crops of a few runs. means: by number of runs, their mean as a crop ``(3, S, S)``
-    in [0, 1]. views: pictures for networks, by name.
+    in [0, 1]. views: pictures for networks, by name, of the face alone.
     """
 
     singles: Tensor
@@ -61,9 +61,9 @@ def rerun(technique: RegionTransform, view: Tensor, face: Regions) -> Reruns:
     rects = outer_rects(place.boxes, REACH, torch.tensor(pictures.shape[-2:]))
     crops = torch.cat([cut(picture, rects, SIDE_PX) for picture in pictures])
     means = {n: crops[:n].mean(dim=0).half() for n in averaged or (1,)}
-    views = {run_view(i): (picture, place) for i, picture in enumerate(pictures[:VIEWED])}
+    views = {run_view(i): face_alone(picture, place) for i, picture in enumerate(pictures[:VIEWED])}
     for n in averaged:
-        views[mean_view(n)] = (pictures[:n].float().mean(dim=0).round().to(torch.uint8), place)
+        views[mean_view(n)] = face_alone(pictures[:n].float().mean(dim=0).round().to(torch.uint8), place)
     return Reruns((crops[:KEPT] * 255).round().to(torch.uint8), means, views)
 
 

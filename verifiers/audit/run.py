@@ -81,7 +81,8 @@ class Closer:
                 self.after[alignment].append(face.after[alignment])
             if face.runs:
                 self.runs.append(replace(face.runs, views={}))  # pictures go, as all pictures do
-        for view in chosen[0][1].runs.views if chosen and chosen[0][1].runs else ():
+        further = [view for view in chosen[0][1].views if view not in VIEWS] if chosen else []
+        for view in further:
             for network in networks:
                 self.templates[network.name, view].append(_embedded([face for _, face in chosen], network, view))
 
