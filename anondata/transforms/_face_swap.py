@@ -17,6 +17,7 @@ from anondata.transforms._faces_blend import (
     MIRRORED,
     Pose,
     blended,
+    coarse,
     depth_within,
     face_mask,
     head_mask,
@@ -148,7 +149,7 @@ class FaceSwap(RegionTransform):
         side = self.crop_px
         work = resize(_three(crop).float(), side, side)
         marks = landmarks_or_usual(landmarks, extent)
-        look = look_of(work, marks, seeds)
+        look = look_of(work, marks, seeds, extent=extent)
         unlike = unlikeness(look.pose, look.smile, self.members())
         order = unlike.argsort(dim=1, stable=True)[:, : int(unlike.isfinite().sum())]
         faces = self.faces(order, look, seeds).to(work)
@@ -179,12 +180,12 @@ class Look:
         return Look(Pose(*(part[rows] for part in self.pose)), self.tone[rows], self.smile[rows], self.side)
 
 
-def look_of(crops: Tensor, landmarks: Tensor, seeds: Sequence[int]) -> Look:
+def look_of(crops: Tensor, landmarks: Tensor, seeds: Sequence[int], *, extent: float) -> Look:
     mean = mean_within(to_ycc(crops), face_mask(landmarks, crops.shape[-1]).to(crops))
     dark, light = (crops.new_tensor(tone)[None, :, None, None] for tone in TONES)
     tone = torch.where(mean[:, :1] < TONE_BORDER, dark, light)
     drawn = normal(seeds, (3, 1, 1)).to(crops) * crops.new_tensor(TONE_DRAW)[:, None, None]
-    return Look(pose_of(landmarks), tone + drawn, smiles(crops, landmarks), crops.shape[-1])
+    return Look(coarse(pose_of(landmarks), extent), tone + drawn, smiles(crops, landmarks), crops.shape[-1])
 
 
 def laid(members: Members, which: Tensor, look: Look) -> Tensor:

@@ -116,7 +116,7 @@ def test_as_many_come_as_were_asked_for_and_are_charged(ask, at, anondata):
 
 
 def test_attackers_are_told_the_technique(ask, at):
-    """Or nobody would learn on it or average it, and a delivery would look stronger than ``anondata audit`` finds it."""
+    """Or nobody would learn on it, and a delivery would look stronger than ``anondata audit`` finds it."""
     ask()
     told = json.loads((at / "out/anonymization/audit.json").read_text())["parameters"]["technique"]
     assert told is not None

@@ -22,6 +22,7 @@ from anondata.transforms._face_swap import TONE_DRAW, TONES, each_once, look_of,
 from anondata.transforms._faces_blend import (
     HEAD,
     blended,
+    coarse,
     depth_within,
     from_ycc,
     landmarks_or_usual,
@@ -137,7 +138,7 @@ def test_a_seed_among_all_chooses_the_same_person_in_any_order(make: Any) -> Non
 def test_another_seed_averages_others(make: Any, portrait: Any) -> None:
     technique = make("ksame", k=2)
     crops, landmarks = cropped(technique, *portrait)
-    look, order = look_of(resize(crops, 256, 256), landmarks.double(), [0]), torch.tensor([[0, 3, 6, 9]])
+    look, order = look_of(resize(crops, 256, 256), landmarks.double(), [0], extent=1.5), torch.tensor([[0, 3, 6, 9]])
     results = [technique.faces(order, look, [seed]) for seed in range(5)]
     assert any(not torch.equal(results[0], other) for other in results[1:])
 
@@ -149,7 +150,8 @@ def test_of_a_face_s_colour_only_one_of_two_groups_is_kept(
     """Or the mean colour of a face would name people, in one release or averaged over many."""
     crops, landmarks = cropped(make("ksame"), *portrait)
     work = (resize(crops, 256, 256) * brightness).clamp(0, 1)
-    tones = look_of(work.expand(200, -1, -1, -1), landmarks.double().expand(200, -1, -1), range(200)).tone.flatten(1)
+    many = work.expand(200, -1, -1, -1), landmarks.double().expand(200, -1, -1), range(200)
+    tones = look_of(*many, extent=1.5).tone.flatten(1)
     assert torch.allclose(tones.mean(dim=0), torch.tensor(TONES[group]), atol=0.01)
     assert torch.allclose(tones.std(dim=0), torch.tensor(TONE_DRAW), rtol=0.2)
 
@@ -186,11 +188,22 @@ def test_everybody_is_chosen_with_the_smile_that_is_nearest(
 ) -> None:
     technique = make("synthetic_face")
     crops, landmarks = cropped(technique, *portrait)
-    look = look_of(resize(crops, 256, 256), landmarks.double(), [5])
+    look = look_of(resize(crops, 256, 256), landmarks.double(), [5], extent=technique.extent)
     members = technique.members()
     likely = unlikeness(look.pose, torch.tensor([read]).double(), members)[0].isfinite()
     assert set(members.smiles[likely].tolist()) == {shown}
     assert int(likely.sum()) == 2 * 4  # each of four people, and their mirror images
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_photos_of_one_pose_come_out_alike(name: str, make: Any, portrait: Any) -> None:
+    technique = make(name)
+    crops, landmarks = cropped(technique, *portrait)
+    apart = 0.004 * torch.randn(landmarks.shape, generator=torch.Generator().manual_seed(1))
+    assert (
+        float((changed(technique, crops, landmarks) - changed(technique, crops, landmarks + apart)).abs().max())
+        < 0.01
+    )
 
 
 def test_an_alpha_channel_tells_nothing(make: Any) -> None:
@@ -282,6 +295,33 @@ def test_a_pose_is_told_from_landmarks(turn: tuple[float, float]) -> None:
     assert torch.allclose(pose.project[0], (turned[:2] * 0.2).double(), atol=1e-6)
     ahead = pose_of(torch.tensor(HEAD)[None, :, :2].double())
     assert torch.allclose(posed(torch.tensor(HEAD)[None, :, :2].double(), ahead, pose), marks, atol=1e-6)
+
+
+@pytest.mark.parametrize(("yaw", "roll"), [(0, 0), (0, 41), (32, -62), (-90, 120), (5, 180)], ids=str)
+def test_of_a_pose_only_broad_steps_are_kept(yaw: int, roll: int) -> None:
+    """Or how long somebody's nose is would tell who it is, in many releases better than in one."""
+    across, over = math.radians(yaw), math.radians(roll)
+    head = torch.tensor(HEAD, dtype=torch.float64)
+    head = head - head.mean(dim=0)
+    aside = torch.stack([head[:, 0] * math.cos(across) + head[:, 2] * math.sin(across), head[:, 1]], dim=1)
+    back = torch.tensor([[math.cos(over), math.sin(over)], [-math.sin(over), math.cos(over)]], dtype=torch.float64)
+    kept = coarse(pose_of((0.27 * aside @ back + 0.5)[None]), 1.5)
+    assert abs(math.remainder(float(kept.angle[0]) - over, 2 * math.pi)) <= math.radians(10) + 1e-6
+    assert (kept.turn[0] - torch.tensor([math.sin(across), 0.0])).norm() <= 0.3
+    assert kept.scale[0] == pytest.approx(0.27, rel=0.15)
+    alike = head @ kept.project.transpose(1, 2) + kept.shift
+    many = alike * torch.tensor([1.05, 1.0]) + 0.006 * torch.randn(
+        50, 5, 2, generator=torch.Generator().manual_seed(0)
+    )
+    again = coarse(pose_of(many), 1.5)
+    for part, one in zip(again, kept, strict=True):
+        assert torch.allclose(part, one, atol=1e-9)
+
+
+def test_who_looks_at_the_camera_comes_out_as_heads_usually_lie() -> None:
+    usual = usual_landmarks(1, 1.5).double()
+    kept = coarse(pose_of(usual), 1.5)
+    assert (posed(usual, pose_of(usual), kept) - usual).abs().max() < 0.002
 
 
 def test_where_nobody_is_the_other_background_shows() -> None:

@@ -30,7 +30,7 @@ def becomes(person: Portrait, technique: SyntheticFace, seed: int) -> int:
     crop, rect = cut(person.view, rects, technique.crop_px).float(), rects[0].float()
     marks = landmarks_or_usual((person.face.landmarks - rect[:2]) / (rect[2:] - rect[:2]), technique.extent)
     members = technique.members()
-    look = look_of(crop, marks, [seed])
+    look = look_of(crop, marks, [seed], extent=technique.extent)
     unlike = unlikeness(look.pose, look.smile, members)
     order = unlike.argsort(dim=1, stable=True)[0, : int(unlike.isfinite().sum())]
     return int(members.people[technique.chosen(order, members, seed)])
