@@ -169,6 +169,55 @@ def test_results_of_another_size_are_attacked_where_the_faces_are_then(photos: l
     assert found.faces["missed"] == 24
 
 
+@pytest.mark.parametrize("technique", [None, Fill(coverage=1.5)], ids=["unknown", "of most"])
+def test_of_an_output_of_two_techniques_the_weak_part_is_named(
+    photos: list[Photo], technique: RegionTransform | None
+) -> None:
+    """Two people get a fill, the next two a mosaic of their own colours, and so on: attackers choose on both."""
+    weak, strong = by(Pixelate(8, coverage=1.5)), by(Fill(coverage=1.5))
+    mixed = [(weak if i // 4 % 2 else strong)(photo) for i, photo in enumerate(photos)]
+    pairs = [replace(pair, anonymized=m) for pair, m in zip(pairs_of(photos, strong), mixed, strict=True)]
+    pairs = [replace(pair, groups={"part": "weak" if i // 4 % 2 else "strong"}) for i, pair in enumerate(pairs)]
+    told: Any = {"attackers": ["composite"], "embedders": [DlibEmbedder()], "groups": ["part"]}
+    [found] = audit(pairs, technique=technique, **told).attacks
+    assert found.probes == 24
+    part = {group.value: group.rank1.value for group in found.groups["part"]}
+    assert part["weak"] >= 0.5
+    assert found.rank1.low < found.rank1.value < found.rank1.high
+
+
+def test_grey_results_of_colour_photos_are_attacked(photos: list[Photo]) -> None:
+    def grey(photo: Photo) -> bytes:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(photo.data)).convert("L").save(buffer, "JPEG", quality=92)
+        return buffer.getvalue()
+
+    told: Any = {"attackers": ["matched-filter", "composite"], "embedders": [DlibEmbedder()]}
+    named = rank1(audit(pairs_of(photos, grey), **told))
+    assert named["matched-filter", ""] >= 0.5
+    assert named["composite", ""] >= 0.9
+    hidden = by(Fill(coverage=1.5))
+    covered = [replace(p, original=grey(photo)) for p, photo in zip(pairs_of(photos, hidden), photos, strict=True)]
+    assert rank1(audit(covered, **told))["composite", ""] <= 0.25
+
+
+def test_boxes_that_lie_askew_are_attacked(photos: list[Photo]) -> None:
+    """Each off by up to a tenth of its size, another way in each photo, and up to a fifth larger."""
+    random = np.random.default_rng(0)
+
+    def marked(photo: Photo, result: bytes) -> PhotoPair:
+        x0, y0, x1, y1 = photo.face.boxes[0].tolist()
+        [dx, dy], larger = random.uniform(-0.1, 0.1, 2) * (x1 - x0), random.uniform(0, 0.1) * (x1 - x0)
+        box = (x0 + dx - larger, y0 + dy - larger, x1 + dx + larger, y1 + dy + larger)
+        return PhotoPair(photo.data, result, faces=(Face(box, identity=photo.row["identity"]),))
+
+    told: Any = {"attackers": ["composite"], "embedders": [DlibEmbedder()]}
+    for change, low, high in ((lambda p: p.data, 0.7, 1.0), (by(Fill(coverage=1.7)), 0.0, 0.25)):
+        [found] = audit([marked(photo, change(photo)) for photo in photos], **told).attacks
+        assert found.probes == 24
+        assert low <= found.rank1.value <= high
+
+
 # --- what cannot be used -----------------------------------------------------------------------------------------
 
 
