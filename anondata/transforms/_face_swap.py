@@ -112,10 +112,10 @@ def _like_smiling(off: Tensor, members: Members) -> Tensor:
 class FaceSwap(RegionTransform):
     """Lays another face over each face, in the same place and pose, before random colours.
 
-    Of the original there remain, within the covered area: where its head is, how large and how it is turned, which of
-    three smiles is nearest, and which of two groups of skin its mean brightness falls in (:data:`TONES`). No pixel of
-    the covered area is in the result, and nothing of what lies around it. All of this is the same in every release:
-    there is no noise that could average out.
+    Of the original there remain, within the covered area: in broad steps where its head is, how large and how it is
+    turned (:func:`anondata.transforms._faces_blend.coarse`), which of three smiles is nearest, and which of two
+    groups of skin its mean brightness falls in (:data:`TONES`). No pixel of the covered area is in the result, and
+    nothing of what lies around it. All of this is the same in every release: there is no noise to average out.
     """
 
     crop_px = 256

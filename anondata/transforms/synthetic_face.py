@@ -18,7 +18,8 @@ class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
     Out of a pool of people made by MobileStyleGAN, those whose heads are turned most like the original's are looked
-    at, and the region's seed chooses one; how much they smile is read from the original. So the same sample,
+    at, and the region's seed chooses one; how much they smile is read from the original. The new head is turned as
+    the original's is in steps of 30 degrees, and tilted in steps of 20: exact poses name people. So the same sample,
     region and run key give the same face; another key gives another. With ``choices`` for all members
     one seed gives one person, whatever the pose, so that somebody can keep a new face (see ``pseudonyms`` in
     :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too. Two seeds give the same person in 1 of

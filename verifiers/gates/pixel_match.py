@@ -31,10 +31,10 @@ class PixelMatch:
     learnt on results of the technique named 53 % of all and still 4 of the 16 that passed (chance is 2 %;
     tools/bench/face_pixels.py). What may be called safe is told by :meth:`RegionTransform.leakage`, or measured.
 
-    **Not for techniques that lay another face over one** (``synthetic_face``, ``ksame``): the strangers that were learnt
-    are portraits of one studio, and a face of another light fits any photo that was taken elsewhere better than those.
-    Of 24 new faces on one such photo 18 fitted it as fewer than 1 % of these strangers do, so that the next rung was
-    taken; but they fitted two thirds of 64 generated people as well. So the gate fails them for nothing.
+    **Not for techniques that lay another face over one** (``synthetic_face``, ``ksame``): the strangers that were
+    learnt are portraits of one studio, and any natural face fits a photo that was taken elsewhere better than it fits
+    those. Of 24 new faces on such a photo 18 fitted it as fewer than 1 % of these strangers do, and failed; but they
+    fitted two thirds of 64 generated people as well. So the gate fails them for nothing.
 
     Not guaranteed: that averages of several releases fail as well. A result in which nothing is left fails at the
     false-accept rate, too, unless its technique erases: the next rung is tried. A face without a usable box fails.
