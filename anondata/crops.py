@@ -83,6 +83,8 @@ def mirrored(picture: Tensor, rows: range, columns: range) -> Tensor:
         index = torch.arange(places.start, places.stop, device=picture.device) % (2 * size)
         return torch.minimum(index, 2 * size - 1 - index)
 
+    if rows.start >= 0 and columns.start >= 0 and rows.stop <= picture.shape[1] and columns.stop <= picture.shape[2]:
+        return picture[:, rows.start : rows.stop, columns.start : columns.stop]
     return picture.index_select(1, inside(rows, picture.shape[1])).index_select(2, inside(columns, picture.shape[2]))
 
 

@@ -33,7 +33,11 @@ STEEP = 8.0  # levels: gradients of less are noise
 
 
 def turned(view: Tensor) -> Iterator[Look]:
-    """The picture turned by 90, 180 and 270 degrees."""
+    """The picture turned by 90, 180 and 270 degrees.
+
+    At its full size, though that is two thirds of what all looks cost: of 144 turned grey faces of 16-30 px none was
+    missed, but 34 at 0.7 of it, and 62 at half.
+    """
     height, width = view.shape[1:]
     back = ([[0, -1, width], [1, 0, 0]], [[-1, 0, width], [0, -1, height]], [[0, 1, 0], [-1, 0, height]])
     for quarters, places in enumerate(back, start=1):
@@ -116,8 +120,7 @@ def _locally(levels: Tensor, bounds: Tensor) -> Tensor:
 def _lifted(levels: Tensor) -> Tensor:
     """The dark part lifted, by the logarithm: a tenth of the range gets half of it, and a hundredth a seventh."""
     table = (torch.arange(256, device=levels.device) / 2.55 + 1).log() * (255 / math.log(101))
-    lifted: Tensor = table.round().to(torch.uint8)[levels.int()]
-    return lifted
+    return table.round().to(torch.uint8).index_select(0, levels.flatten().int()).reshape(levels.shape)
 
 
 def differ(glance: Tensor) -> bool:
