@@ -62,6 +62,9 @@ class Look:
         """A function that looks for faces in one decoded picture."""
         import torch
 
+        from anondata.detectors.centerface import MERGE_IOU
+        from anondata.detectors.pyramid import merge
+        from anondata.regions import cat_regions
         from anondata.verifiers.embedders import embedder_of_file
 
         detectors = [step.make() for step in self._detect()]
@@ -73,13 +76,12 @@ class Look:
 
         def look(view: Tensor, seen: Seen) -> None:
             with torch.no_grad():
-                found = [detector.detect([view]) for detector in detectors]
-                seen.faces += max(map(len, found))
-                for name, gallery, embedder, radius in known:
-                    for faces in found:
-                        if len(faces):
-                            distance = gallery.search(embedder.embed([view], faces)).distance[:, 0]
-                            seen.near[name] += int((distance <= radius).sum())
+                found = cat_regions([detector.detect([view]) for detector in detectors])
+                seen.faces += len(merge(found, iou=MERGE_IOU))
+                for name, gallery, embedder, radius in known if len(found) else ():
+                    distance = gallery.search(embedder.embed([view], found)).distance[:, 0]
+                    # Merged after it is known who is near: the surer box of a face may have the worse template.
+                    seen.near[name] += len(merge(found.select(distance <= radius), iou=MERGE_IOU))
 
         return look
 
