@@ -112,20 +112,15 @@ class ImageContent:
         The alpha channel as a grey picture, unless it is one value; and the picture stretched to the full range,
         where nearly all of it lies within :data:`FLAT_LEVELS` levels.
         """
-        looks = []
-        if media.alpha is not None and bool(media.alpha.min() < media.alpha.max()):
-            looks.append(media.alpha.expand(3, -1, -1))
         stretched = _stretched(media.pixels)
-        return looks if stretched is None else [*looks, stretched]
+        return _in_alpha(media) if stretched is None else [*_in_alpha(media), stretched]
 
     def looks(self, media: ImageMedia, names: Collection[str]) -> Iterator[Look]:
-        """Of the picture; of its alpha channel only what is faint there."""
-        view = self.view(media)
-        for name, look in looks.LOOKS.items():
-            if name in names:
-                yield from look(view)
-        if "range" in names and media.alpha is not None:
-            yield from looks.ranges(media.alpha.expand(3, -1, -1))
+        """Of the picture, and of its alpha channel as of one."""
+        for view in (self.view(media), *_in_alpha(media)):
+            for name, look in looks.LOOKS.items():
+                if name in names:
+                    yield from look(view)
 
     def notes(self, media: ImageMedia) -> tuple[str, ...]:
         return media.form.notes
@@ -205,6 +200,13 @@ class ImageContent:
             else:
                 unmark(mask, list(patch.rect), patch.weight)
         return torch.tensor([_share(mask, box) for box in regions.boxes.tolist()], device=regions.boxes.device)
+
+
+def _in_alpha(media: ImageMedia) -> list[Tensor]:
+    """The alpha channel as a grey picture ``(3, H, W)``, unless there is none or it is one value."""
+    if media.alpha is None or bool(media.alpha.min() == media.alpha.max()):
+        return []
+    return [media.alpha.expand(3, -1, -1)]
 
 
 def _stretched(pixels: Tensor) -> Tensor | None:

@@ -128,18 +128,29 @@ def test_a_face_that_is_faint_or_in_one_channel_is_changed(
     assert float(changed.float().mean()) > 0.95
 
 
+def test_an_alpha_channel_of_one_value_is_not_looked_at(astronaut: Tensor) -> None:
+    opaque = torch.cat([astronaut, torch.full_like(astronaut[:1], 255)])
+    assert len(looks_of(opaque, LOOKS)) == len(looks_of(astronaut, LOOKS))
+
+
+@pytest.mark.parametrize("in_alpha", [False, True])
 @pytest.mark.parametrize("across", [1 / 3, 0.4])
-def test_a_portrait_that_was_squeezed_is_changed(anonymizer: Anonymizer, shared_data: Path, across: float) -> None:
+def test_a_portrait_that_was_squeezed_is_changed(
+    anonymizer: Anonymizer, shared_data: Path, across: float, in_alpha: bool
+) -> None:
     view = torch.from_numpy(np.array(Image.open(shared_data / "faces_london" / "001_neutral.jpg"))).permute(2, 0, 1)
     picture = resize(view[None], view.shape[1], round(view.shape[2] * across))[0]
+    if in_alpha:
+        picture = torch.cat([torch.full_like(picture, 128), picture[1:2]])
     (out,) = anonymizer.anonymize([picture])
     changed = (out.image != picture).any(dim=0)
     assert float(changed[150:250, round(160 * across) : round(240 * across)].float().mean()) > 0.95
 
 
+@pytest.mark.parametrize("in_alpha", [False, True])
 @pytest.mark.parametrize(("quarters", "scene"), [(1, 12), (1, 17), (2, 10)])
 def test_faces_of_turned_scenes_are_changed(
-    anonymizer: Anonymizer, shared_data: Path, quarters: int, scene: int
+    anonymizer: Anonymizer, shared_data: Path, quarters: int, scene: int, in_alpha: bool
 ) -> None:
     lines = (shared_data / "scenes_london" / "metadata.jsonl").read_text().splitlines()
     row = json.loads(lines[scene])
@@ -147,9 +158,11 @@ def test_faces_of_turned_scenes_are_changed(
         2, 0, 1
     )
     grey = (upright.float().mean(dim=0)).round().to(torch.uint8)
-    picture = torch.rot90(grey, quarters).contiguous()
+    picture = torch.rot90(grey, quarters)[None].contiguous()
+    if in_alpha:
+        picture = torch.cat([torch.full_like(picture, 128).expand(3, -1, -1), picture])
     (out,) = anonymizer.anonymize([picture])
-    changed = torch.rot90(out.image != picture, -quarters)
+    changed = torch.rot90((out.image != picture).any(dim=0), -quarters)
     for face in row["faces"]:
         x0, y0, x1, y1 = (round(v) for v in face["box"])
         assert float(changed[y0:y1, x0:x1].float().mean()) >= 0.95
