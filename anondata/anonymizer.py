@@ -220,9 +220,10 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def content_key(image: Any) -> str:
-    """A key for an image (or a list of them) that has no name: a digest of what it holds.
+    """A key for a value (or a list of them) that has no name: a digest of what it holds.
 
-    What cannot be read has one key for all: the engine withholds it, whatever its key is.
+    Pictures, tensors, texts, bytes, numbers and mappings of these differ wherever their content does. What cannot be
+    read, or is of another kind, has one key for all: the engine withholds it, whatever its key is.
     """
     digest = hashlib.blake2b(digest_size=16)
     try:
@@ -246,3 +247,8 @@ def _pieces(image: Any) -> Iterator[bytes | bytearray | memoryview]:
         yield image.tobytes()
     elif isinstance(image, bytes | bytearray | memoryview):
         yield image
+    elif isinstance(image, str | int | float | None):
+        yield f"{type(image).__name__} {image!r}".encode("utf-8", "surrogatepass")
+    elif isinstance(image, Mapping):
+        for name in sorted(image, key=repr):
+            yield f"{content_key(name)} {content_key(image[name])}".encode()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from anondata import Anonymizer, Released, RunKey, Withheld
+from anondata.anonymizer import content_key
 from anondata.errors import PolicyError
 
 
@@ -181,3 +182,21 @@ def test_a_picture_that_breaks_when_it_is_read_is_withheld(party_jpeg: bytes) ->
 def test_a_tensor_that_is_not_dense_is_withheld(astronaut: Tensor) -> None:
     [outcome] = Anonymizer("faces").anonymize([astronaut.to_sparse()])
     assert isinstance(outcome, Withheld)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a text", "another"),
+        ("1", 1),
+        ({"a": 1, "b": 2}, {"a": 1, "b": 3}),
+        ({"a": 1}, {"b": 1}),
+        (["ab"], ["a", "b"]),
+    ],
+)
+def test_values_that_differ_have_keys_that_do(one: object, other: object) -> None:
+    assert content_key(one) != content_key(other)
+
+
+def test_the_order_of_a_mapping_is_no_part_of_its_key() -> None:
+    assert content_key({"a": 1, "b": "x"}) == content_key({"b": "x", "a": 1})
