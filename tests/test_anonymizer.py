@@ -193,12 +193,6 @@ def test_a_tensor_that_is_not_dense_is_withheld(astronaut: Tensor) -> None:
         ({"a": 1}, {"b": 1}),
         (["ab"], ["a", "b"]),
     ],
-        ("a text", "another"),
-        ("1", 1),
-        ({"a": 1, "b": 2}, {"a": 1, "b": 3}),
-        ({"a": 1}, {"b": 1}),
-        (["ab"], ["a", "b"]),
-    ],
 )
 def test_values_that_differ_have_keys_that_do(one: object, other: object) -> None:
     assert content_key(one) != content_key(other)
