@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,18 +189,3 @@ def test_techniques_are_checked_for_what_their_base_has() -> None:
     assert all(
         name in dir(RegionTransform) or name in RegionTransform.__annotations__ for name in NEEDED["technique"]
     )
-
-
-def test_the_detector_of_the_readme_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: torch.Tensor
-) -> None:
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text().partition("#### A detector of your own")[2]
-    code, policy = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yaml"))
-    assert code is not None
-    assert policy is not None
-    (tmp_path / "mydetector.py").write_text(code[1])
-    (tmp_path / "mine.yaml").write_text(policy[1])
-    monkeypatch.syspath_prepend(tmp_path)
-    [outcome] = Anonymizer(tmp_path / "mine.yaml", own_code=["mydetector"]).anonymize([astronaut])
-    assert outcome.released
-    assert sorted(region.box[:2] == (0, 0) for region in outcome.record.regions) == [False, True]
