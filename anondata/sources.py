@@ -215,7 +215,7 @@ def _remote(src: str, number: int, tally: _Tally) -> Iterator[Source]:
         raise ArgumentError(f"SRC {number} is a URL of no protocol that fsspec knows; see {known}") from error
     try:
         yield from _remote_files(fs, place, number, tally)
-    except (AnondataError, ArgumentError):
+    except AnondataError:
         raise
     except Exception as error:  # storages raise what they like; its text would name the URL
         raise UnreadableSourceError(f"SRC {number} cannot be listed: {type(error).__name__}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -70,7 +72,8 @@ def run(args: Sequence[str]) -> int:
     """Runs the command and returns its exit code; errors are printed on stderr, never raised."""
     state: dict[str, bool] = {"debug": bool(os.environ.get("ANONDATA_DEBUG"))}
     try:
-        return cli.main(args=list(args), prog_name="anondata", obj=state, standalone_mode=False) or OK
+        with _warnings_shown():
+            return cli.main(args=list(args), prog_name="anondata", obj=state, standalone_mode=False) or OK
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return USAGE
@@ -88,6 +91,22 @@ def run(args: Sequence[str]) -> int:
         return FAILURE
     except Exception as error:  # noqa: BLE001 - the last stop: a traceback of a user's machine can hold names
         return _say(error, _unforeseen(error), FAILURE, debug=state["debug"])
+
+
+class _OnStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """What the library warns of is shown on stderr while the context lasts."""
+    log, handler = logging.getLogger("anondata"), _OnStderr(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _say(error: BaseException, message: str, code: int, *, debug: bool, hint: str = "") -> int:

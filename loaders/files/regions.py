@@ -112,6 +112,8 @@ def _entries(path: Path) -> Iterator[tuple[str, Boxes]]:
             yield from _of_lines(text)
         else:
             yield from _of_coco(json.loads(text, object_pairs_hook=_once))
+    except ArgumentError:
+        raise
     except json.JSONDecodeError as error:
         which = f"line {error.lineno}, column {error.colno}"
         raise ArgumentError(f"{_OPTION} is no JSON at {which}; expected COCO, or a metadata.jsonl") from error

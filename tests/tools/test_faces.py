@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
 import torch
 
-from anondata.errors import UnreadableSourceError
+from anondata.errors import ArgumentError, UnreadableSourceError
 from anondata.regions import Regions
 from anondata.verifiers.embedders import DlibEmbedder
 from anondata.verifiers.gallery.labelled import Photo, embed_photos, list_photos
@@ -96,7 +95,7 @@ def test_metadata_that_cannot_be_right_is_refused_by_row(tmp_path: Path, name: s
 def test_another_column_must_be_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     (tmp_path / "metadata.csv").write_text("file_name,person\na.jpg,jane\n")
-    with pytest.raises(click.UsageError, match=r"row 1 has no column 'identity'; --identity names the right one"):
+    with pytest.raises(ArgumentError, match=r"row 1 has no column 'identity'; --identity names the right one"):
         list_photos(tmp_path)
     assert listed(tmp_path, identity="person") == [("a.jpg", "jane")]
 
@@ -112,13 +111,13 @@ def test_another_column_must_be_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_layout_that_is_not_known_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
-    with pytest.raises(click.UsageError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         list_photos(touch(tmp_path, *files))
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     for path in (touch(tmp_path, "a.csv") / "a.csv", tmp_path / "nowhere"):
-        with pytest.raises(click.UsageError, match="FACES is not a folder"):
+        with pytest.raises(ArgumentError, match="FACES is not a folder"):
             list_photos(path)
 
 

@@ -48,7 +48,7 @@ from anondata.verifiers.audit.trials import Templates
 from anondata.verifiers.embedders import EMBEDDERS
 
 if TYPE_CHECKING:
-    from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.gallery import Gallery
 
 __all__ = ["ATTACKERS", "Audit", "Face", "PhotoPair", "audit", "detectors_here", "embedders_here"]
 

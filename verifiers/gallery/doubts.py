@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anondata.errors import PolicyError
 from anondata.verifiers.calibration import Calibration, shipped
-from anondata.verifiers.gallery import Gallery
+from anondata.verifiers.gallery.gallery import Gallery
 
 MOST_PAIRS = 2 * 10**10  # all against all of 140 000 templates: minutes on two cores
 _PAIRS_AT_ONCE = 1 << 24  # 64 MB of distances

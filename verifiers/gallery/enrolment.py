@@ -15,9 +15,9 @@ import torch
 from anondata.errors import GalleryError
 from anondata.protocols import Detector, Embedder
 from anondata.verifiers.calibration import Calibration
-from anondata.verifiers.gallery import Gallery
 from anondata.verifiers.gallery.doubts import Doubts, doubts
 from anondata.verifiers.gallery.examination import SMALLEST_PX, Examined, Examiner, Several
+from anondata.verifiers.gallery.gallery import Gallery
 from anondata.verifiers.gallery.photos import Photo
 
 

@@ -35,7 +35,7 @@ from anondata.errors import (
 from anondata.protocols import Detector, Embedder
 from anondata.regions import Regions, cat_regions
 from anondata.verifiers.alignment import landmarks_or_usual
-from anondata.verifiers.gallery import Floats, Portrait
+from anondata.verifiers.gallery.gallery import Floats, Portrait
 from anondata.verifiers.gallery.photos import Photo
 
 log = logging.getLogger("anondata")

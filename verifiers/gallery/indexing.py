@@ -9,7 +9,7 @@ from anondata.errors import PolicyError
 
 if TYPE_CHECKING:
     from anondata.verifiers.calibration import Calibration, Threshold
-    from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.gallery import Gallery
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anondata.errors import GalleryError
-from anondata.verifiers.gallery import FINGERPRINT_BYTES, LEAST_SALT_BYTES, Floats, Ints
+from anondata.verifiers.gallery.gallery import FINGERPRINT_BYTES, LEAST_SALT_BYTES, Floats, Ints
 from anondata.verifiers.gallery.payload import Part, Tensors, about, check_taken, fact, part_of, take
 from anondata.verifiers.local_features import Features, fingerprint
 

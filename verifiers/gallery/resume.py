@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from anondata.errors import ArgumentError, GalleryError, OutputError
 
 if TYPE_CHECKING:
-    from anondata.verifiers.gallery import Gallery
     from anondata.verifiers.gallery.examination import Examined, Examiner
     from anondata.verifiers.gallery.file import KeySource
+    from anondata.verifiers.gallery.gallery import Gallery
     from anondata.verifiers.gallery.photos import Photo
 
 EVERY = 1000  # photos a piece: about a minute on two cores
@@ -141,9 +141,9 @@ class Parts:
             raise GalleryError(f"a piece of an unfinished enrolment cannot be used: {error}; {_REMOVE}") from error
 
     def _keep(self, number: int, results: Sequence[Examined], examiner: Examiner) -> None:
-        from anondata.verifiers.gallery import empty_gallery
         from anondata.verifiers.gallery.enrolment import gallery_of
         from anondata.verifiers.gallery.file import save_gallery
+        from anondata.verifiers.gallery.gallery import empty_gallery
 
         taken = [result for result in results if not result.reason]
         if taken:

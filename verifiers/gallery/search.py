@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anondata.protocols import Embedder
     from anondata.regions import Regions
-    from anondata.verifiers.gallery import Gallery
+    from anondata.verifiers.gallery.gallery import Gallery
 
 
 @dataclass(frozen=True)

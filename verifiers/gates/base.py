@@ -18,7 +18,7 @@ from anondata.transforms.base import in_range
 from anondata.verifiers.calibration import Calibration, Threshold, from_json, shipped
 from anondata.verifiers.calibration import load as load_calibration
 from anondata.verifiers.embedders import embedder_of
-from anondata.verifiers.gallery import Gallery
+from anondata.verifiers.gallery.gallery import Gallery
 from anondata.verifiers.gallery.places import PlaceGallery
 from anondata.verifiers.gates._usable import SMALLEST_PX, comparable
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from anondata.errors import PolicyError
 from anondata.protocols import Embedder, Probe, Verdicts
 from anondata.verifiers.embedders import embedder_of
-from anondata.verifiers.gallery import Gallery
+from anondata.verifiers.gallery.gallery import Gallery
 from anondata.verifiers.gates.base import ByDistance, WithGallery, distances
 
 SURE = 0.9  # confidence at the threshold of the lowest calibrated FAR; at that of ``far`` it is one half

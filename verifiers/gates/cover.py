@@ -11,7 +11,7 @@ from torch import Tensor
 from anondata.errors import GalleryError, PolicyError
 from anondata.protocols import Area
 from anondata.regions import Regions
-from anondata.verifiers.gallery import Gallery, Role
+from anondata.verifiers.gallery.gallery import Gallery, Role
 from anondata.verifiers.gates._usable import SMALLEST_PX, comparable
 from anondata.verifiers.gates.base import ByDistance, WithGallery
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anondata.protocols import Probe, Verdicts
-from anondata.verifiers.gallery import Gallery
+from anondata.verifiers.gallery.gallery import Gallery
 from anondata.verifiers.gates.base import ByDistance, WithGallery, eased
 
 

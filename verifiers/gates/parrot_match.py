@@ -21,7 +21,7 @@ from anondata.regions import Regions, cat_regions
 from anondata.transforms.base import RegionTransform, describe
 from anondata.verifiers._pairs import apart, count_apart
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT, Threshold
-from anondata.verifiers.gallery import Floats, Gallery, Portrait
+from anondata.verifiers.gallery.gallery import Floats, Gallery, Portrait
 from anondata.verifiers.gates.base import ByDistance, WithGallery, distances, eased
 
 BATCH = 32  # portraits decoded at once
