@@ -27,6 +27,18 @@ def test_importing_anondata_loads_no_optional_or_slow_package() -> None:
     assert fresh(f"import anondata, sys; print([m for m in {HEAVY!r} if m in sys.modules])") == "[]"
 
 
+def test_importing_techniques_loads_none_of_them_and_no_torch() -> None:
+    code = "import anondata.transforms as t, sys; 'Pixelate' in dir(t); "
+    code += "print([m for m in sys.modules if m in ('torch', 'kornia') or m.startswith('anondata.transforms.')])"
+    assert fresh(code) == "[]"
+
+
+def test_one_technique_loads_no_network_and_no_optional_package() -> None:
+    code = "from anondata.transforms import Pixelate; import sys; "
+    code += f"print([m for m in {HEAVY!r} + ('anondata.transforms.face_pool',) if m in sys.modules])"
+    assert fresh(code) == "[]"
+
+
 def test_building_an_anonymizer_loads_no_dataset_library() -> None:
     loaded = (
         "import anondata, sys; anondata.Anonymizer(); print([m for m in sys.modules if m in {'faiss', 'datasets', "

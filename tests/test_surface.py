@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 import pytest
 
 import anondata
-from anondata import errors
+from anondata import errors, transforms
 from anondata.components import TABLES
 from anondata.loaders import hf
 from anondata.loaders import torch as for_torch
@@ -66,6 +66,13 @@ def test_techniques_show_all_of_their_keywords() -> None:
         module, _, name = technique.partition(":")
         kinds = {p.kind for p in signature(getattr(import_module(module), name)).parameters.values()}
         assert Parameter.VAR_KEYWORD not in kinds
+
+
+def test_every_technique_is_shown_where_techniques_live() -> None:
+    for path in TABLES["technique"].values():
+        module, _, name = path.partition(":")
+        assert name in dir(transforms)
+        assert getattr(transforms, name) is getattr(import_module(module), name)
 
 
 def test_the_adapters_take_the_same_words() -> None:
