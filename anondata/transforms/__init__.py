@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from anondata.transforms.chain import Chain
     from anondata.transforms.fill import Fill
     from anondata.transforms.frequency import FrequencyFilter
+    from anondata.transforms.kornia_regions import KorniaRegions
     from anondata.transforms.ksame import KSame
     from anondata.transforms.mask import Mask
     from anondata.transforms.noise import Noise
@@ -32,6 +33,7 @@ __all__ = [
     "FrequencyFilter",
     "GaussianBlur",
     "KSame",
+    "KorniaRegions",
     "Mask",
     "Noise",
     "Pixelate",
@@ -55,6 +57,7 @@ _HOME = {
     "FrequencyFilter": "frequency",
     "GaussianBlur": "blur",
     "KSame": "ksame",
+    "KorniaRegions": "kornia_regions",
     "Mask": "mask",
     "Noise": "noise",
     "Pixelate": "pixelate",

@@ -241,8 +241,11 @@ class RegionTransform(nn.Module):
         xyxy: Tensor = v2.convert_bounding_box_format(exact, old_format=boxes.format, new_format="XYXY")
         return xyxy
 
-    def change_regions(self, picture: Tensor, boxes: Tensor) -> Tensor:
-        """A copy of ``picture (C, H, W)`` with the regions of ``boxes (R, 4)`` xyxy changed."""
+    def change_regions(self, picture: Tensor, boxes: Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
+        """A copy of ``picture (C, H, W)`` with the regions of ``boxes (R, 4)`` xyxy changed.
+
+        seeds: one a box; left out, they follow from the key and the region.
+        """
         if picture.ndim != 3 or not (picture.dtype == torch.uint8 or picture.dtype in FLOATS):
             raise ShapeError(
                 f"{self.name}: expected a picture (C, H, W), uint8 or float in [0, 1], "
@@ -253,7 +256,8 @@ class RegionTransform(nn.Module):
         if len(boxes) == 0 or picture.numel() == 0:
             return out
         crops = cut(picture, rects, self.crop_px)
-        changed = self.change(crops, extent=self.extent, seeds=self._own_seeds(crops))
+        seeds = self._own_seeds(crops) if seeds is None else seeds
+        changed = self.change(crops, extent=self.extent, seeds=seeds)
         for box, rect, crop in zip(boxes.tolist(), rects.tolist(), changed, strict=True):
             paste(out, rect, crop, self.weight(box, rect))
         return out

@@ -88,10 +88,10 @@ class Mask(RegionTransform):
         blank = fill(spanned, color=self.color)
         return like(torch.where(known.flatten(1).any(1).view(-1, 1, 1, 1), spanned, blank), crops)
 
-    def change_regions(self, picture: Tensor, boxes: Tensor) -> Tensor:
+    def change_regions(self, picture: Tensor, boxes: Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
         is_picture = picture.ndim == 3 and (picture.dtype == torch.uint8 or picture.dtype in FLOATS)
         if self.by != "inpaint" or not is_picture or len(boxes) == 0 or picture.numel() == 0:
-            return super().change_regions(picture, boxes)
+            return super().change_regions(picture, boxes, seeds=seeds)
         rects = outer_rects(boxes, self.extent, torch.tensor(picture.shape[-2:]))
         weights = [self.weight(box, rect) for box, rect in zip(boxes.tolist(), rects.tolist(), strict=True)]
         known = around(weights, rects, torch.tensor(picture.shape[-2:]), crop_px=self.crop_px)
