@@ -97,7 +97,8 @@ def engine(
     passes: int = 0,
     **kind: Any,
 ) -> Engine:
-    rules = KindRules(tuple(ladder), (verifier or Moved(1.0),), **kind)
+    verifiers = verifier if isinstance(verifier, tuple) else (verifier or Moved(1.0),)
+    rules = KindRules(tuple(ladder), verifiers, **kind)
     content = ContentRules(
         ImageContent(), (detector or Finds(),), {"face": rules}, (scanner,) if scanner else (), passes
     )
@@ -177,6 +178,32 @@ def test_an_exhausted_ladder_withholds_and_hands_out_no_pixels(astronaut: Tensor
     assert out.reason == "still_recognised"
     assert not hasattr(out, "sample")
     assert "secret" not in repr(out)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_every_gate_must_pass_wherever_it_stands(astronaut: Tensor, failing: int) -> None:
+    """Each is asked about each region, and one that fails is enough: not the first alone, and not any of them."""
+    gates = tuple(replace(Moved(1e9 if i == failing else 0.0), name=f"gate {i}") for i in range(3))
+    (out,) = run(engine(verifier=gates), astronaut)
+    assert (out.reason, out.detail) == (
+        "still_recognised",
+        f"a face still failed gate {failing} on the last rung of its ladder",
+    )
+    assert all(gate.seen == [1] for gate in gates)
+    assert isinstance(run(engine(verifier=gates[:failing] + gates[failing + 1 :]), astronaut)[0], Released)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_every_region_must_pass(astronaut: Tensor, failing: int) -> None:
+    @dataclass(frozen=True)
+    class OneFails(Moved):
+        def judge(self, probe: Probe) -> Verdicts:
+            verdicts = super().judge(probe)
+            return replace(verdicts, passed=torch.arange(len(verdicts.passed)) != failing)
+
+    made = engine(verifier=OneFails(0.0), detector=Finds((tuple(BOX), (300.0, 300.0, 400.0, 400.0))))
+    (out,) = run(made, astronaut)
+    assert out.reason == "still_recognised"
 
 
 def test_raise_raises_without_a_name(astronaut: Tensor) -> None:
