@@ -61,12 +61,25 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
 )
 """Format that `encode` writes -> suffix of its files."""
 
+
+class _WebP(WebPImagePlugin.WebPImageFile):
+    """One that gives its decoder's two canvases back before memory for the picture is taken: 4.0 times the result.
+
+    With them it was 5.3 times.
+    """
+
+    def _get_next(self) -> tuple[bytes, int, int]:
+        frame = super()._get_next()
+        del self._decoder  # of the first frame, and no other is asked for
+        return frame
+
+
 # The allow-list. The plugins are called directly and not through Image.open(formats=...), which compares
 # with the global MAX_IMAGE_PIXELS, warns above it, and takes whatever plugin is registered under a name.
 _PLUGINS: Mapping[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+    "WEBP": _WebP,
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,

@@ -43,15 +43,14 @@ class YuNetDetector:
         check_params("yunet", threshold=self.threshold, smallest_px=self.smallest_px, looks=self.looks)
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        blue_first = [view.flip(0) for view in views]
-        found = pyramid.detect(blue_first, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
+        found = pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
         return without_doubtful(views, found, sure=SURE) if self.second_look else found
 
     def _faces(self, batch: Tensor) -> Regions:
         run = network("yunet", batch.device)
         parts = []
         for i, picture in enumerate(batch):  # the published file has a batch of one
-            maps = tuple(run(picture[None]))
+            maps = tuple(run(picture[None].flip(1)))  # blue first
             per_stride = [decode(maps, k, picture, threshold=self.threshold) for k in range(len(STRIDES))]
             parts.append(cat_regions(per_stride).renumbered(i))
         return cat_regions(parts, batch.device)

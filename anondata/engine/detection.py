@@ -53,9 +53,10 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
     plain = [(i, Look(view)) for i, m in enumerate(media) for view in (content.view(m), *content.hidden(m))]
     found = _checked(rules, merge(_seen(detectors, plain, device), iou=SAME_IOU))
     names = {name for detector in detectors for name in _wanted(detector)} - {UPRIGHT}
-    for i, one in enumerate(media):  # one by one, because looks take memory
-        further = [(i, look) for look in content.looks(one, names)] if names else []
-        more = _checked(rules, merge(_seen(detectors, further, device), iou=SAME_IOU))
+    for i, one in enumerate(media):
+        further = content.looks(one, names) if names else ()
+        seen = [_seen(detectors, [(i, look)], device) for look in further]  # one by one, because looks take memory
+        more = _checked(rules, merge(cat_regions(seen, device), iou=SAME_IOU))
         known = found.of_image(i)
         parts += [known, more.select(~_held(more, known))]
     return cat_regions(parts, device)
