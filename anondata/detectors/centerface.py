@@ -17,7 +17,7 @@ from anondata.protocols import UPRIGHT
 from anondata.regions import Regions
 
 STRIDE = 4
-LOOKS = (UPRIGHT, "turned", "range", "shape", "channels")
+LOOKS = (UPRIGHT, "turned", "range", "shape", "channels", "larger")
 """What detectors of faces may be shown of a picture: as it is, and the looks of :mod:`anondata.content.looks`."""
 
 DETECTABLE_PX = 10.0  # width of the smallest face that the network finds reliably: 102 of 102 at a threshold of 0.2

@@ -128,6 +128,28 @@ def test_a_face_that_is_faint_or_in_one_channel_is_changed(
     assert float(changed.float().mean()) > 0.95
 
 
+def test_faces_of_10_to_16_px_without_colour_are_found(shared_data: Path) -> None:
+    missed = of = 0
+    for line in (shared_data / "scenes_london" / "metadata.jsonl").read_text().splitlines()[::3]:
+        row = json.loads(line)
+        boxes = torch.tensor([face["box"] for face in row["faces"]]).reshape(-1, 4) * 3 / 8
+        boxes = boxes[(boxes[:, 2] - boxes[:, 0] >= 10) & (boxes[:, 2] - boxes[:, 0] <= 16)]
+        if len(boxes):
+            picture = Image.open(shared_data / "scenes_london" / row["file_name"]).convert("L")
+            small = picture.resize((picture.width * 3 // 8, picture.height * 3 // 8), Image.Resampling.BILINEAR)
+            overlap = box_iou(boxes, found_in(small).boxes)
+            missed, of = missed + int((overlap < 0.3).all(dim=1).sum()), of + len(boxes)
+    assert (missed, of >= 7) == (0, True), (missed, of)
+
+
+def test_large_pictures_are_looked_at_larger_only_where_they_are_grey(astronaut: Tensor) -> None:
+    large = resize(astronaut[None], 700, 700)[0]
+    assert not looks_of(large, ("larger",))
+    [look] = looks_of(large[:1].expand(3, -1, -1), ("larger",))
+    assert look.view.shape == (3, 1400, 1400)
+    assert not looks_of(resize(large[None, :1], 2049, 2049)[0].expand(3, -1, -1), ("larger",))
+
+
 def test_an_alpha_channel_of_one_value_is_not_looked_at(astronaut: Tensor) -> None:
     opaque = torch.cat([astronaut, torch.full_like(astronaut[:1], 255)])
     assert len(looks_of(opaque, LOOKS)) == len(looks_of(astronaut, LOOKS))
@@ -198,5 +220,7 @@ def test_floats_come_back_in_no_finer_steps_than_were_looked_at(anonymizer: Anon
 @pytest.mark.parametrize("looks", [[], ["sideways"], "turned"])
 def test_looks_that_there_are_not_are_refused(looks: object) -> None:
     for made in (CenterFaceDetector, YuNetDetector):
-        with pytest.raises(PolicyError, match="looks must be a list of upright, turned, range, shape, channels"):
+        with pytest.raises(
+            PolicyError, match="looks must be a list of upright, turned, range, shape, channels, larger"
+        ):
             made(looks=looks)  # type: ignore[arg-type]  # parametrized

@@ -184,8 +184,8 @@ def raw_faces(seed: int, mutation: str, before: Any, after: Any) -> tuple[int, i
     if mutation == "turn":
         turn = list(_TURNS.values())[random.integers(3)]
         boxes = np.array([turned(box, image.size, turn) for box in boxes])
-    elif mutation == "orientation" and (width, height) != image.size:
-        return 0, 0
+    elif mutation == "orientation":
+        return 0, 0  # it may be mirrored, too, and faces lie elsewhere; "turn" has them where they are known
     elif mutation == "stretch":
         boxes = boxes * np.array([width / image.width, 1, width / image.width, 1])
     elif (width, height) != image.size:
