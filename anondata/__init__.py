@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anondata import _moved
+
 if TYPE_CHECKING:
     from anondata.anonymizer import Anonymizer
     from anondata.auditing.audit import Audited, audit
@@ -92,6 +94,9 @@ _HOME = {
     "request": "anondata.requests.request",
     "verify": "anondata.publishing.verify",
 }
+
+
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:

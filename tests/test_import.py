@@ -58,3 +58,22 @@ def test_the_public_surface_is_what_is_written_here() -> None:
     names += " anonymize_files audit load_policy publish request verify"
     assert fresh("import anondata; print(*anondata.__all__)") == names
     assert fresh("import anondata; print(all(getattr(anondata, n) for n in anondata.__all__))") == "True"
+
+
+def test_modules_under_their_earlier_names_warn() -> None:
+    code = """
+import importlib, warnings
+import anondata
+from anondata._moved import MOVED
+for earlier, now in MOVED.items():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        module = importlib.import_module(earlier)
+    own = [str(one.message) for one in told if one.category is DeprecationWarning and "anondata" in str(one.message)]
+    assert own == [f"{earlier} is {now} now"], (earlier, own)
+    names = {name: value for name, value in vars(importlib.import_module(now)).items() if name[:2] != "__"}
+    assert all(getattr(module, name) is value for name, value in names.items())
+from anondata.engine import Engine
+print(Engine is anondata.Engine)
+"""
+    assert fresh(code) == "True"
