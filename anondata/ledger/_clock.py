@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from anondata.errors import ClockError
 
 SKEW_MS = 5 * 60 * 1000  # machines whose clocks differ by less are taken as one
 LEAP_MS = 60 * 60 * 1000  # so far a clock may be set forward: less than from one time zone to the next but one
-UNSEEN_MS = 23 * 60 * 60 * 1000  # so long may nobody have written, where no clock tells how long that was
+UNSEEN_MS = 23 * 60 * 60 * 1000  # so long may nobody have written, where nothing tells whether the clock is right
 _DRIFT = 1e-3  # by which two good clocks may differ
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -44,6 +45,23 @@ def database_ms(connection: Connection) -> int:
     return time.time_ns() // 1_000_000
 
 
+def is_kept(connection: Connection) -> bool:
+    """Whether the clock that counts is kept right by somebody: a server's, or this machine's by a time service.
+
+    Before it has reached such a service, or without one, a machine that was just started has any time.
+    """
+    return connection.dialect.name == "postgresql" or _synchronized()
+
+
+def _synchronized() -> bool:
+    """What the kernel says of its clock, on Linux; False where it cannot be asked."""
+    try:
+        state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # a struct timex has 208 bytes
+    except (OSError, AttributeError, TypeError):
+        return False
+    return 0 <= state < 5  # TIME_ERROR is 5
+
+
 def not_before(now_ms: int, latest_ms: int) -> int:
     """The time that counts when the ledger has already seen ``latest_ms``: it never goes back.
 
@@ -59,24 +77,27 @@ def not_before(now_ms: int, latest_ms: int) -> int:
     )
 
 
-def check_leap(now_ms: int, latest_ms: int, expected_ms: int | None) -> None:
+def check_leap(now_ms: int, latest_ms: int, expected_ms: int | None, *, kept: bool = False) -> None:
     """Whether it can be now: a clock that was set forward would open the next day's quota.
 
     expected_ms: the time by the clock of this machine that only goes forward, since it wrote before; None where it
         did not, and then nobody knows how long nobody wrote.
+    kept: of such a machine, whether its clock is kept right: then it may be any time since the latest entry.
 
     Raises:
         ClockError: when the clock is ahead by more than can be explained.
     """
-    if not latest_ms:
-        return  # nothing was written yet
+    if not latest_ms or (expected_ms is None and kept):
+        return  # nothing was written yet, or nothing contradicts a clock that is right
     since, bound = (latest_ms, UNSEEN_MS) if expected_ms is None else (max(expected_ms, latest_ms), LEAP_MS)
     if now_ms - since <= bound + _DRIFT * (now_ms - latest_ms):
         return
     ahead = timedelta(seconds=(now_ms - since) // 1000)
-    told = "of what passed on this machine" if expected_ms is not None else "of the ledger's latest entry"
+    told, remedy = "of what passed on this machine", "set it"
+    if expected_ms is None:
+        told, remedy = "of the ledger's latest entry", "let a time service (chrony, systemd-timesyncd) keep it right"
     raise ClockError(
-        f"the clock is {ahead} ahead {told}, and one that is ahead would give away another day's quota; set it. "
+        f"the clock is {ahead} ahead {told}, and one that is ahead would give away another day's quota; {remedy}. "
         "If it is right, `anondata quota clock --accept` goes on from now"
     )
 

@@ -127,11 +127,12 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """It is noon on the last of January, and time stands still."""
+    """It is noon on the last of January, time stands still, and nobody keeps the clock right."""
     clock = Clock(0)
     clock.set("2026-01-31T12:00")
     monkeypatch.setattr(_clock, "database_ms", lambda connection: clock.ms)
     monkeypatch.setattr(_clock, "steady_s", lambda: clock.steady)
+    monkeypatch.setattr(_clock, "is_kept", lambda connection: False)
     return clock
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from anondata.errors import ClockError, QuotaExceeded
@@ -65,6 +67,24 @@ def test_a_machine_that_was_started_since_may_have_been_off_for_less_than_a_day(
         give(daily, 1)
     daily.accept_clock()
     give(daily, 2)
+
+
+def test_a_clock_that_is_kept_right_is_believed_on_a_machine_that_was_just_started(daily, clock, monkeypatch):
+    monkeypatch.setattr(_clock, "is_kept", lambda connection: True)
+    leap(clock, 24)
+    with pytest.raises(ClockError, match="ahead of what passed on this machine"):  # which knows better
+        give(daily, 1)
+    monkeypatch.setattr(_clock, "boot", lambda: "another")
+    clock.set("2026-03-15T00:01")
+    give(daily, 2)
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(0, True), (4, True), (5, False), (-1, False), (None, False)])
+def test_the_kernel_says_whether_a_time_service_keeps_the_clock(monkeypatch, answer, kept):
+    """5 is TIME_ERROR, of a clock that nobody set yet; None stands for a system without that call."""
+    calls = {} if answer is None else {"adjtimex": lambda buffer: answer}
+    monkeypatch.setattr(_clock.ctypes, "CDLL", lambda name: SimpleNamespace(**calls))
+    assert _clock._synchronized() is kept
 
 
 def test_a_ledger_that_a_clock_ahead_has_written_goes_on_when_an_operator_says_so(ledger, clock):
