@@ -16,6 +16,9 @@ USUAL_LANDMARKS = ((0.28, 0.39), (0.72, 0.39), (0.50, 0.60), (0.32, 0.77), (0.68
 # What belongs to a head, from the face's box on, in its widths and heights: to each side, above and below. Hair, neck
 # and shoulders are in it.
 HEAD = (0.8, 0.6, 0.9)
+# Width by height of what is covered of a face: the least of these that holds its box. How wide a face is named 10 %
+# of 51 people in another photo (chance is 2), whatever lay over it. Who looks ahead has one of the first kind.
+OUTLINES = (0.86, 1.0, 1 / 0.86)
 LANDMARKS = 5  # left eye, right eye, nose, left and right mouth corner, as seen in the picture
 
 
@@ -101,6 +104,17 @@ class Regions:
         turned = torch.where(down.abs() >= across.abs(), (down < 0).long(), 2 + (across < 0).long())
         grown = margins[turned].where(self.has_landmarks[:, None], max(HEAD)) * self.sizes.repeat(1, 2)
         return replace(self, boxes=self.boxes + grown * grown.new_tensor([-1, -1, 1, 1]))
+
+    def outlined(self) -> Regions:
+        """The same regions, but faces' boxes grown about their centres to one of :data:`OUTLINES`."""
+        width, height = self.sizes.unbind(dim=1)
+        ratios = width.new_tensor(OUTLINES)
+        least = torch.searchsorted(ratios, width / height.clamp(min=1e-9)).clamp(max=len(OUTLINES) - 1)
+        wide = torch.maximum(width, ratios[least] * height)
+        high = torch.maximum(height, width / ratios[least])
+        faces = torch.tensor([kind == "face" for kind in self.kinds], dtype=torch.bool, device=width.device)
+        more = torch.stack([wide - width, high - height], dim=1) / 2 * faces[:, None]
+        return replace(self, boxes=self.boxes + torch.cat([-more, more], dim=1))
 
     def shares_inside(self, height: int, width: int) -> Tensor:
         """``(R,)`` share in [0, 1] of each box that lies in a picture of this size."""

@@ -149,11 +149,25 @@ def test_only_failing_regions_go_to_the_next_rung(astronaut: Tensor) -> None:
     assert [(r.rung, r.technique.split()[0]) for r in out.record.regions] == [(1, "fill"), (0, "pixelate")]
 
 
+@pytest.mark.parametrize("wide", [30.0, 76.0, 84.0])
+def test_the_outline_of_a_cover_does_not_tell_how_wide_a_face_is(wide: float) -> None:
+    """Or that alone would name one in ten of the people of another photo."""
+    picture = torch.zeros(3, 300, 300, dtype=torch.uint8)
+    box = (150 - wide / 2, 100.0, 150 + wide / 2, 200.0)
+    fill = Fill((1.0, 1.0, 1.0), coverage=1.5, feather=0.0)
+    [out] = run(engine(ladder=(fill,), detector=Finds((box,)), verifier=Moved(0.0)), picture)
+    rows, columns = (out.image[0] > 127).nonzero().unbind(dim=1)
+    assert int(columns.max() - columns.min() + 1) == 130
+    assert int(rows.max() - rows.min() + 1) == 150
+    assert out.record.regions[0].box == box
+
+
 def test_a_stronger_rung_starts_from_the_original(astronaut: Tensor) -> None:
     made = engine(
         ladder=(Fill((1.0, 0.0, 0.0), coverage=2.0), Pixelate(8, coverage=1.0, feather=0.0)), verifier=Moved(1e9)
     )
-    direct = Pixelate(8, coverage=1.0, feather=0.0).change_regions(astronaut, torch.tensor([BOX]))
+    covered = region(BOX).outlined().boxes
+    direct = Pixelate(8, coverage=1.0, feather=0.0).change_regions(astronaut, covered)
     (out,) = run(made, astronaut)
     assert isinstance(out, Withheld)  # the gate never passes: now let it pass on the second rung only
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anondata.errors import ShapeError
-from anondata.regions import Regions, cat_regions, empty_regions
+from anondata.regions import OUTLINES, Regions, cat_regions, empty_regions
 
 
 def regions(count: int = 4) -> Regions:
@@ -178,3 +178,17 @@ def test_a_head_grows_towards_hair_and_shoulders_whichever_way_the_face_is_turne
     landmarks: list[tuple[float, float]] | None, head: list[float]
 ) -> None:
     assert face((0.0, 0.0, 10.0, 10.0), landmarks).heads().boxes[0].tolist() == pytest.approx(head)
+
+
+def test_outlines_of_faces_grow_to_one_of_three() -> None:
+    whole = regions()
+    grown = whole.outlined()
+    assert torch.equal(grown.boxes[[0, 2]], whole.boxes[[0, 2]])  # plates
+    assert grown.sizes[1].tolist() == pytest.approx([0.86 * 20, 20])
+    for size in ((90, 100), (100, 100), (110, 100), (200, 100), (0, 0), (0, 4), (4, 0)):
+        box = torch.tensor([[7.0, 9.0, 7.0 + size[0], 9.0 + size[1]]])
+        one = dataclasses.replace(whole.select([1]), boxes=box)
+        wide, high = one.outlined().sizes[0].tolist()
+        assert (one.outlined().boxes[0, :2] <= box[0, :2]).all()
+        assert (one.outlined().boxes[0, 2:] >= box[0, 2:]).all()
+        assert high == 0 or min(abs(wide / high - outline) for outline in OUTLINES) < 1e-6

@@ -142,6 +142,8 @@ class ImageContent:
         if not len(regions):
             return []
         frames = torch.tensor([media[image].pixels.shape[-2:] for image in regions.image.tolist()])
+        if technique is not self.mask:  # which is in no result; the outline of a cover could be measured there
+            regions = regions.outlined()
         rects = outer_rects(regions.boxes, technique.extent, frames)
         order, crops = [], []
         for image in sorted(set(regions.image.tolist())):

@@ -126,7 +126,7 @@ def search(folder: Path, originals: dict[str, bytes]) -> int:
 
 def attacked(image: bytes, original: bytes) -> bool:
     ours, theirs = as_array(image), as_array(original)
-    if ours.shape != theirs.shape or (not np.array_equal(ours[-8:], theirs[-8:]) and _apart(ours, theirs) > 30):
+    if ours.shape != theirs.shape or (not np.array_equal(ours[-8:], theirs[-8:]) and _apart(ours, theirs) > 60):
         return False  # of another photo
     embedder, faces = DlibEmbedder(), faces_of(original)
     views = [torch.from_numpy(a.copy()).permute(2, 0, 1) for a in (ours, theirs)]
