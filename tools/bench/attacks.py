@@ -8,7 +8,7 @@ faces that the detector finds. The sets: ``london``, 51 people, neutral and smil
 whom nothing was tuned: ``generated``, 32 people at rest and laughing, the second photo in other light and another
 crop; ``small``, 32 others, grey, their faces 50 px wide, each photo in another light and before another background.
 Rows are saved as they come. The second form measures what lies around covers alone, out to 3.5 boxes, in portraits of
-``london``: of presets, and of ``head``, which is ``faces`` with ``cover: head``.
+``london``: of presets, and of ``head``, which is ``faces`` with ``cover: head``; and what boxes alone tell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from anondata.content import codec
 from anondata.crops import resize
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.policy import Policy, from_yaml, load_policy, presets
-from anondata.tools.bench._common import RESULTS, data_folder, portraits, save, show
+from anondata.tools.bench._common import RESULTS, data_folder, hits, portraits, save, share, show
 from anondata.tools.bench.privacy_utility import face_ladder
 from anondata.transforms import RegionTransform, describe
 from anondata.transforms.face_pool import generated_pool
@@ -171,6 +171,29 @@ def measured_around(name: str, photos: Sequence[Photo]) -> dict[str, Any]:
     return {"policy": name, **whole, "rank1": found[0]["rank1"] if found else None}
 
 
+def named_by_boxes() -> dict[str, Any]:
+    """Of portraits: who is named by what the box of their face is like in the other photo, without any pixel."""
+    people = portraits()
+    sides = torch.cat([p.face.sizes for p in people])
+    covers = torch.cat([p.face.outlined().sizes for p in people])
+    middles = torch.cat([p.face.boxes.reshape(1, 2, 2).mean(dim=1) for p in people])
+    kinds = {
+        "width by height": sides[:, :1] / sides[:, 1:],
+        "width by height, as covered": covers[:, :1] / covers[:, 1:],
+        "height": sides[:, 1:],
+        "height and place": torch.cat([sides[:, 1:], middles], dim=1),
+    }
+    return {name: share(_nearest(told)) for name, told in kinds.items()}
+
+
+def _nearest(told: Tensor) -> list[bool]:
+    """Whether each photo is nearest to its person's other one, which is beside it; all alike count as lost."""
+    told = told / (told[::2] - told[1::2]).std(dim=0).clamp(min=1e-6)
+    one, other = (side - side.mean(dim=0) for side in (told[::2], told[1::2]))  # smiles make boxes wider
+    alike = float(told.std(dim=0).max()) < 1e-3
+    return [ok and not alike for ok in hits(one, other) + hits(other, one)]
+
+
 def cell(row: dict[str, Any], attacker: str, releases: int = 1) -> str:
     """The worst of an attacker's networks."""
     found = [a["rank1"] for a in row["attacks"] if (a["attacker"], a["releases"]) == (attacker, releases)]
@@ -195,10 +218,11 @@ def main() -> None:
     kept: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {}
     rows: list[dict[str, Any]] = kept.get("rows", [])
     around: list[dict[str, Any]] = kept.get("around", [])
+    boxes: dict[str, Any] = named_by_boxes() if given.around else kept.get("boxes", {})
     for name in given.around:
         around = [r for r in around if r["policy"] != name] + [measured_around(name, london())]
         print(around[-1], flush=True)
-        save("attacks", {"generated_people_per_set": PEOPLE, "rows": rows, "around": around})
+        save("attacks", {"generated_people_per_set": PEOPLE, "rows": rows, "around": around, "boxes": boxes})
     if given.around:
         return
     for people in given.sets:
@@ -219,7 +243,7 @@ def main() -> None:
                 cell(row, "averaging", 50),
                 flush=True,
             )
-            save("attacks", {"generated_people_per_set": PEOPLE, "rows": rows, "around": around})
+            save("attacks", {"generated_people_per_set": PEOPLE, "rows": rows, "around": around, "boxes": boxes})
     columns = ("naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "composite", "context")
     table = [[r["people"], r["name"], *(cell(r, c) for c in columns), cell(r, "averaging", _most(r))] for r in rows]
     show("named at rank 1, % with 95 % intervals", ["people", "rung", *columns, "averaging, most releases"], table)
