@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import stat
 from io import BufferedReader
+from pathlib import Path
 from typing import cast
+
+from anondata.errors import ArgumentError
 
 
 class NotPlainError(OSError):
@@ -39,3 +43,21 @@ def read_plain(path: str | os.PathLike[str], *, limit: int | None = None) -> byt
     """The bytes of a regular file, at most ``limit`` of them. Raises: as :func:`open_plain`."""
     with open_plain(path) as file:
         return file.read(-1 if limit is None else limit)
+
+
+def insights_by(key: str, path: Path) -> dict[str, str]:
+    """The column ``insights`` of a CSV by another of its columns.
+
+    Raises:
+        ArgumentError: the file cannot be read, lacks something in a row, or has two rows with one key.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArgumentError(f"the file cannot be read as CSV in UTF-8: {type(error).__name__}") from error
+    if any(not row.get(key) or row.get("insights") is None for row in rows):
+        raise ArgumentError(f"the file needs the columns {key} and insights, filled in every row")
+    if len({row[key] for row in rows}) < len(rows):
+        raise ArgumentError(f"the file has two rows with one {key}")
+    return {row[key]: row["insights"] for row in rows}

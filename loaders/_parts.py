@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from anondata._files import NotPlainError, open_plain, read_plain
 from anondata.errors import OutputError, ReportError
-from anondata.loaders._retry import stamp_of, with_retries
+from anondata.loaders._retry import stamp_of, with_retries, words_of
 from anondata.manifest import FILE, FileDigest, Kind, Manifest, Namer, software
 from anondata.report import Report, from_json
 
@@ -111,7 +111,7 @@ class Parts:
         except OutputError:
             raise
         except Exception as error:  # storages raise what they like; its text would name the place
-            raise OutputError(f"the output place cannot be used: {_words(error)}") from error
+            raise OutputError(f"the output place cannot be used: {words_of(error)}") from error
         return self
 
     def __exit__(
@@ -152,7 +152,7 @@ class Parts:
         except FileNotFoundError:
             return set()
         except Exception as error:  # storages raise what they like
-            raise OutputError(f"the output place cannot be read: {_words(error)}") from error
+            raise OutputError(f"the output place cannot be read: {words_of(error)}") from error
         return {place.removeprefix(folder).lstrip("/").removesuffix(".json") for place in places}
 
     def temporary(self) -> Path:
@@ -187,7 +187,7 @@ class Parts:
         except (FileNotFoundError, NotPlainError):  # what took a part's place is replaced
             return False
         except Exception as error:  # storages raise what they like
-            raise OutputError(f"a part cannot be read back: {_words(error)}") from error
+            raise OutputError(f"a part cannot be read back: {words_of(error)}") from error
 
     def _looked_up(self, place: str) -> Mapping[str, Any]:
         self.fs.invalidate_cache()  # a listing from before could hide a change
@@ -242,7 +242,7 @@ class Parts:
         except FileNotFoundError:
             return None
         except Exception as error:  # storages raise what they like
-            raise OutputError(f"the output place cannot be read: {_words(error)}") from error
+            raise OutputError(f"the output place cannot be read: {words_of(error)}") from error
         return data
 
     def remove(self, *names: str) -> None:
@@ -256,7 +256,7 @@ class Parts:
             except OutputError:
                 raise
             except Exception as error:  # storages raise what they like
-                raise OutputError(f"the output place cannot be written: {_words(error)}") from error
+                raise OutputError(f"the output place cannot be written: {words_of(error)}") from error
 
     def finish(
         self, anonymizer: Anonymizer, report: Report, done: Iterable[Part], *, fields: Mapping[str, str], kind: Kind
@@ -301,7 +301,7 @@ class Parts:
         except OutputError:
             raise
         except Exception as error:  # storages raise what they like; its text would name the place
-            raise OutputError(f"a part cannot be written: {_words(error)}") from error
+            raise OutputError(f"a part cannot be written: {words_of(error)}") from error
 
     def _upload(self, made: Path, target: str) -> str:
         where = target if self._whole else f"{target.rpartition('/')[0]}/.{secrets.token_hex(8)}.part"
@@ -351,9 +351,3 @@ def record_of(name: str) -> str:
 
 def _parts(out: str, setting: Mapping[str, str], key: Namer) -> Parts:
     return Parts(out, setting=setting, key=key)
-
-
-def _words(error: Exception) -> str:
-    """What can be said of a storage's error. Its text could hold names, so only the system's own words are taken."""
-    system = isinstance(error, OSError) and error.errno and error.strerror == os.strerror(error.errno)
-    return str(error.strerror) if system and isinstance(error, OSError) else type(error).__name__

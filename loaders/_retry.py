@@ -49,3 +49,9 @@ def _passing(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL)
     return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "fsspec")
+
+
+def words_of(error: BaseException) -> str:
+    """What can be said of a storage's error. Its text could hold names, so only the system's own words are taken."""
+    system = isinstance(error, OSError) and error.errno and error.strerror == os.strerror(error.errno)
+    return str(error.strerror) if system and isinstance(error, OSError) else type(error).__name__

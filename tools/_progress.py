@@ -30,14 +30,28 @@ ShowShards = Callable[[int, int, int, int], None]
 """Takes how many shards are done, samples seen, samples withheld, and shards failed."""
 
 
+def now_and_then(console: Console) -> Callable[[str], None]:
+    """Prints a line every so often, and drops those between."""
+    last = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            console.print(line, highlight=False)
+
+    return say
+
+
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Show]:
     """Shows how far a run is while the context lasts."""
     if console.is_terminal:
         with _bar(console, total) as show:
             yield show
-    else:
-        yield _lines(console, total)
+        return
+    say = now_and_then(console)
+    yield lambda done, withheld: say(f"{done} of {total} samples, {withheld} withheld")
 
 
 @contextmanager
@@ -50,32 +64,16 @@ def counted(console: Console, total: int, words: str) -> Iterator[Count]:
             task = bar.add_task(words, total=total or None)
             yield lambda done: bar.update(task, completed=done)
         return
-    last = time.monotonic()
-
-    def show(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
-            console.print(
-                f"{words}: {done} of {total} photos" if total else f"{words}: {done} files", highlight=False
-            )
-
-    yield show
+    say = now_and_then(console)
+    yield lambda done: say(f"{words}: {done} of {total} photos" if total else f"{words}: {done} files")
 
 
 @contextmanager
 def phases(console: Console) -> Iterator[ShowPhase]:
     """Shows what is being done and how far it is while the context lasts: a bar for each thing that is done."""
     if not console.is_terminal:
-        last = time.monotonic()
-
-        def show(what: str, done: int, total: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= EVERY_S:
-                last = time.monotonic()
-                console.print(f"{what}: {done} of {total}", highlight=False)
-
-        yield show
+        say = now_and_then(console)
+        yield lambda what, done, total: say(f"{what}: {done} of {total}")
         return
     from rich.progress import Progress, TaskID
 
@@ -99,7 +97,7 @@ def prepared(anonymizer: Anonymizer, console: Console) -> None:
 @contextmanager
 def shards(console: Console, total: int) -> Iterator[ShowShards]:
     """Shows how many shards are done, and how fast samples are, while the context lasts."""
-    start = last = time.monotonic()
+    start = time.monotonic()
 
     def words(samples: int, withheld: int, failed: int) -> str:
         speed = f"{samples} samples, {samples / max(time.monotonic() - start, 1e-9):.1f}/s, {withheld} withheld"
@@ -113,14 +111,8 @@ def shards(console: Console, total: int) -> Iterator[ShowShards]:
             task = bar.add_task("", total=total, words="")
             yield lambda done, *counts: bar.update(task, completed=done, words=words(*counts))
         return
-
-    def show(done: int, *counts: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
-            console.print(f"{done} of {total} shards, {words(*counts)}", highlight=False)
-
-    yield show
+    say = now_and_then(console)
+    yield lambda done, *counts: say(f"{done} of {total} shards, {words(*counts)}")
 
 
 @contextmanager
@@ -152,15 +144,3 @@ def _bar(console: Console, total: int) -> Iterator[Show]:
             bar.update(task, completed=done, speed=speed, withheld=f"{withheld} withheld" if withheld else "")
 
         yield show
-
-
-def _lines(console: Console, total: int) -> Show:
-    last = time.monotonic()
-
-    def show(done: int, withheld: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
-            console.print(f"{done} of {total} samples, {withheld} withheld", highlight=False)
-
-    return show

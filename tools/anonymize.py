@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Set
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from anondata.errors import PolicyError
+from anondata._files import insights_by
+from anondata.errors import ArgumentError, PolicyError
 from anondata.keys import run_key
 from anondata.loaders.files import listed, plan
 from anondata.policy_words import in_words
@@ -214,17 +214,12 @@ def _rehearse(job: FilesJob, galleries: Mapping[str, AnyGallery], done: int, *, 
 def _texts(path: Path, known: Set[str]) -> dict[str, str]:
     """An editor's texts by the names of their pictures."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise click.UsageError(f"--insights-from cannot be read as CSV in UTF-8: {type(error).__name__}") from error
-    if any(not row.get("file_name") or row.get("insights") is None for row in rows):
-        raise click.UsageError("--insights-from needs the columns file_name and insights, filled in every row")
-    if len({row["file_name"] for row in rows}) < len(rows):
-        raise click.UsageError("--insights-from names a picture twice")
-    if strange := sum(row["file_name"] not in known for row in rows):
-        raise click.UsageError(f"--insights-from names {strange} of {len(rows)} pictures that are in no SRC")
-    return {row["file_name"]: row["insights"] for row in rows}
+        texts = insights_by("file_name", path)
+    except ArgumentError as error:
+        raise click.UsageError(f"--insights-from: {error}") from error
+    if strange := sum(name not in known for name in texts):
+        raise click.UsageError(f"--insights-from names {strange} of {len(texts)} pictures that are in no SRC")
+    return texts
 
 
 def _folder(out: str) -> Path:

@@ -97,8 +97,8 @@ def at_rates(pairs: Pairs, photos: Array, rates: Sequence[float], draw: Array) -
 def accepted(genuine: Pairs, people: int, distance: float, repeats: int) -> tuple[float | None, ...]:
     """The share of genuine pairs below a distance and its 95 % interval, over people; None three times without pairs.
 
-    Where all pairs or none are below, resampling shows no spread: there the interval of a share of so many *people*
-    stands in (Wilson 1927, doi 10.1080/01621459.1927.10502953).
+    Where all pairs or none are below, resampling shows no spread: there Wilson's interval of a share of so many
+    *people* stands in.
     """
     if not len(genuine):
         return None, None, None
@@ -107,11 +107,19 @@ def accepted(genuine: Pairs, people: int, distance: float, repeats: int) -> tupl
     )
     share = float(below.sum() / len(genuine))
     if share in (0.0, 1.0):
-        slack = 1.96**2 / (int(np.count_nonzero(each)) + 1.96**2)
-        return share, max(0.0, share - slack), min(1.0, share + slack)
+        return share, *wilson(share, int(np.count_nonzero(each)))
     shares = [float(draw @ below / (draw @ each)) for draw in draws(people, repeats) if draw @ each]
     low, high = np.quantile(shares, [0.025, 0.975]).tolist()
     return share, low, high
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of ``n`` (Wilson 1927, doi 10.1080/01621459.1927.10502953); of none, [0, 1]."""
+    if n == 0:
+        return 0.0, 1.0
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding must not leave it out
 
 
 def _chosen(n: int) -> Array:

@@ -22,6 +22,7 @@ from torch import Tensor
 from anondata.crops import resize
 from anondata.errors import WeightsError
 from anondata.models import _blobs
+from anondata.models.protobuf import fields
 from anondata.models.registry import locate
 from anondata.models.shared import network
 
@@ -231,35 +232,9 @@ def _normalised(pictures: Tensor) -> Tensor:
 def alphabet() -> tuple[str, ...]:
     """The recognizer's symbols by number; the blank is empty. They are in its file's metadata."""
     path = locate(RECOGNIZER)
-    pairs = [dict(_fields(value)) for number, value in _fields(path.read_bytes()) if number == METADATA_FIELD]
+    whole = memoryview(path.read_bytes())
+    pairs = [dict(fields(value)) for number, value in fields(whole) if number == METADATA_FIELD]
     for pair in pairs:
-        if pair.get(1) == b"character":
-            return ("", *pair[2].decode().splitlines(), " ")
+        if bytes(pair.get(1, b"")) == b"character":
+            return ("", *bytes(pair[2]).decode().splitlines(), " ")
     raise WeightsError(f"{Path(path).name} names no characters; pull {RECOGNIZER!r} again")
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of a protocol buffer's fields that have a length; others are skipped."""
-    view, at = memoryview(message), 0
-    while at < len(view):
-        tag, at = _varint(view, at)
-        kind = tag & 7
-        if kind == 2:
-            size, at = _varint(view, at)
-            if tag >> 3 in (1, 2, METADATA_FIELD):  # the graph itself is not copied
-                yield tag >> 3, bytes(view[at : at + size])
-            at += size
-        elif kind == 0:
-            _, at = _varint(view, at)
-        else:
-            at += {1: 8, 5: 4}[kind]
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from anondata.errors import AnondataError, MissingExtraError, ShardsError, UnreadableSourceError
-from anondata.loaders._retry import with_retries
-from anondata.loaders.shards.sources import words_of
+from anondata.loaders._retry import with_retries, words_of
 
 MAX_BYTES = 1 << 30  # of one member; larger ones are no photos and would only fill the memory
 CHUNK = 1 << 20

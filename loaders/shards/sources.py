@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 
 from anondata.errors import AnondataError, MissingExtraError, ShardsError, UnreadableSourceError
-from anondata.loaders._retry import stamp_of, with_retries
+from anondata.loaders._retry import stamp_of, with_retries, words_of
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _MAGIC = frozenset("*?[")
@@ -77,12 +77,6 @@ def list_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
             "there are no shards in the sources; expected files that end in .tar, .tar.gz or .tgz (not deeper)"
         )
     return tuple(found.values())
-
-
-def words_of(error: BaseException) -> str:
-    """What can be said of a storage's error. Its text could hold names, so only the system's own words are taken."""
-    system = isinstance(error, OSError) and error.errno and error.strerror == os.strerror(error.errno)
-    return str(error.strerror) if system and isinstance(error, OSError) else type(error).__name__
 
 
 def _expand(src: str, number: int, out: _Place) -> Iterator[tuple[Any, str]]:

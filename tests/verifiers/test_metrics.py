@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anondata.errors import AuditError
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.audit import trials as trials_module
 from anondata.verifiers.audit.metrics import (
     EDGE_PEOPLE,
@@ -25,7 +26,6 @@ from anondata.verifiers.audit.metrics import (
     supported,
     tar_at,
     widened,
-    wilson,
 )
 from anondata.verifiers.audit.trials import Standing, Templates, Trials, compare
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import platform
 import subprocess
@@ -27,6 +26,7 @@ from anondata.crops import resize
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.protocols import Embedder
 from anondata.regions import Regions, cat_regions
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.embedders import DlibEmbedder, MobileFaceNetEmbedder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,19 +101,9 @@ def hits(probes: Tensor, gallery: Tensor) -> list[bool]:
     return [bool(ok) for ok in nearest == torch.arange(len(probes))]
 
 
-def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def share(outcomes: Sequence[bool]) -> dict[str, Any]:
     """A share in percent with its interval."""
-    low, high = wilson(sum(outcomes), len(outcomes))
+    low, high = wilson(sum(outcomes) / max(1, len(outcomes)), len(outcomes))
     return {
         "percent": round(100 * sum(outcomes) / max(1, len(outcomes)), 1),
         "low": round(100 * low, 1),

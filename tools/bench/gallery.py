@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anondata.tools.bench._common import RESULTS, save, show, wilson
+from anondata.tools.bench._common import RESULTS, save, show
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.gallery.index import Searcher, build_index, exact_is_cheap
 
 SIZES, DIMENSIONS = (1_000, 10_000, 100_000, 1_000_000), (128, 512)
@@ -146,7 +147,7 @@ def truth(templates: Floats, queries: Floats, radius: float) -> NDArray[np.bool_
 def recall(answer: Answer, queries: Floats, wanted: NDArray[np.bool_]) -> dict[str, Any]:
     said = np.concatenate([answer(queries[start : start + 256]) for start in range(0, len(queries), 256)])
     found, of = int((said & wanted).sum()), int(wanted.sum())
-    return {"recall": round(found / of, 5), "recall_low": round(wilson(found, of)[0], 5), "recall_of": of}
+    return {"recall": round(found / of, 5), "recall_low": round(wilson(found / of, of)[0], 5), "recall_of": of}
 
 
 def ms_a_face(answer: Answer, queries: Floats, *, seconds: float) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from anondata.components import build
 from anondata.policy import load_policy
-from anondata.tools.bench._common import cell, save, share, show, wilson
+from anondata.tools.bench._common import cell, save, share, show
 from anondata.tools.bench.places import KEY, LOMIRI, MATE, OPENCV, another_view, changed, loaded, photos, small
 from anondata.tools.bench.places import second_views as real_views
 from anondata.transforms import RegionTransform
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.gallery.place_search import SHORT, WAYS, PlaceSearch, agreement, counts
 from anondata.verifiers.gallery.places import coded, decoded, empty_places
 from anondata.verifiers.gates.place_match import LIMITS, limits_of
@@ -131,7 +132,7 @@ def false_by_size(rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
 
 def of_pictures(hits: Sequence[bool], pictures: int) -> dict[str, Any]:
     """A share of draws, with the interval of so many pictures: draws of the same ones say nothing new."""
-    low, high = wilson(sum(hits) / len(hits) * pictures, pictures)
+    low, high = wilson(sum(hits) / len(hits), pictures)
     return {**share(hits), "low": round(100 * low, 1), "high": round(100 * high, 1), "n": pictures}
 
 

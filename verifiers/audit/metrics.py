@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.calibration import PAIRS_PER_ACCEPT
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -76,13 +77,6 @@ def widened(found: Share, people: int) -> Share:
         return found
     low, high = wilson(found.value, people)
     return Share(found.value, min(found.low, low), max(found.high, high))
-
-
-def wilson(value: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``n``."""
-    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * float(np.sqrt(value * (1 - value) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def shown_ranks(most: int) -> Integers:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anondata.errors import GalleryError, MissingExtraError, ShapeError
+from anondata.verifiers._pairs import wilson
 from anondata.verifiers.gallery.codes import coded
 
 # Numbers (rows x dimensions) up to which every template is looked at. On 2 cores a face then costs 0.8 ms in batches
@@ -55,12 +56,7 @@ class Recall:
     @property
     def low(self) -> float:
         """The lower end of the share's 95 % interval (Wilson 1927)."""
-        if not self.of:
-            return 0.0
-        z, n, p = 1.96, self.of, self.share
-        return max(
-            0.0, (p + z * z / (2 * n) - z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-        )
+        return wilson(self.share, self.of)[0]
 
 
 @dataclass(frozen=True, eq=False)
