@@ -112,6 +112,7 @@ def test_in_doubt_it_is_changed(astronaut: Tensor, party_jpeg: bytes) -> None:
     """30 px: the recognizer's thresholds say nothing of it, though it is far from everybody."""
     from anondata.content.codec import decode
 
+    # At 0.35 what is left around the mask is doubtfully found as a face, as near as a stranger behind one could be.
     small = torch.nn.functional.interpolate(astronaut[None], scale_factor=0.32, mode="bilinear", antialias=True)[0]
     [region] = CenterFaceDetector().detect([small])
     assert 12 < float(region.sizes.prod().sqrt()) < 40
