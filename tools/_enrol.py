@@ -18,7 +18,7 @@ import click
 import anondata
 from anondata.errors import GalleryError
 from anondata.tools._enrol_summary import summarize
-from anondata.verifiers.gallery.resume import Parts
+from anondata.verifiers.gallery.resume import EnrolParts
 from anondata.verifiers.gallery.sources import Columns, Placed, Stream, kind_of, open_stream
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
-class Job:
+class Enrolment:
     """What the command line asks for, checked as far as that goes without reading a picture.
 
     file: the gallery's file. known: people that may not come again. store: writes the gallery and says what came out.
@@ -51,7 +51,7 @@ class Job:
     as_json: bool
 
 
-def execute(job: Job) -> int:
+def execute(job: Enrolment) -> int:
     """Enrolls, stores, tells, and returns the exit code."""
     from rich.console import Console
 
@@ -61,7 +61,7 @@ def execute(job: Job) -> int:
         enrolled = _stored(job, results)
     else:
         stream = open_stream(job.sources, job.columns, out=job.file)
-        with Parts(job.file, task=_task(job, stream), key=job.key) as parts:
+        with EnrolParts(job.file, task=_task(job, stream), key=job.key) as parts:
             with progress(console, stream.total) as show:
                 results = list(_examined(job, stream, parts, places, show))
             enrolled, resumed = _stored(job, results), parts.resumed
@@ -79,7 +79,7 @@ def execute(job: Job) -> int:
     return summary.exit_code
 
 
-def _of_matrix(job: Job) -> list[Examined]:
+def _of_matrix(job: Enrolment) -> list[Examined]:
     from anondata.verifiers.gallery.examination import Examined
     from anondata.verifiers.gallery.matrix import read_matrix
 
@@ -106,7 +106,7 @@ def _check_dimensions(examiner: Examiner, found: int) -> None:
 
 
 def _examined(
-    job: Job, stream: Stream, parts: Parts, places: list[str], show: Callable[[int, int], None]
+    job: Enrolment, stream: Stream, parts: EnrolParts, places: list[str], show: Callable[[int, int], None]
 ) -> Iterator[Examined]:
     from anondata.verifiers.gallery.enrolment import counted, only_new
 
@@ -121,7 +121,7 @@ def _photos(placed: Iterator[Placed], places: list[str] | None) -> Iterator[Phot
         yield photo
 
 
-def _task(job: Job, stream: Stream) -> str:
+def _task(job: Enrolment, stream: Stream) -> str:
     """Stands for all that a template depends on; keyed, so that it tells nothing of the file names."""
     from anondata.verifiers.gallery.file import find_secret
 
@@ -138,7 +138,7 @@ def _task(job: Job, stream: Stream) -> str:
     return hmac.new(find_secret(job.key) or b"none", text.encode(), hashlib.sha256).hexdigest()
 
 
-def _stored(job: Job, results: Sequence[Examined]) -> Enrolled:
+def _stored(job: Enrolment, results: Sequence[Examined]) -> Enrolled:
     """What came out, stored unless nobody was taken."""
     from anondata.verifiers.gallery import empty_gallery
     from anondata.verifiers.gallery.enrolment import collect
@@ -148,7 +148,7 @@ def _stored(job: Job, results: Sequence[Examined]) -> Enrolled:
     return collect(results, into=empty_gallery(job.examiner.embedder))
 
 
-def _write_list(job: Job, done: Enrolled, places: Sequence[str]) -> None:
+def _write_list(job: Enrolment, done: Enrolled, places: Sequence[str]) -> None:
     """Reasons and places of what was refused or is doubtful, in a file that only its owner can read."""
     if not job.list_refused:
         return

@@ -40,7 +40,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One step of the self-test."""
 
     name: str
@@ -74,16 +74,16 @@ def command(as_json: bool) -> None:
     click.get_current_context().exit(cli.FAILURE if broken else cli.OK)
 
 
-def self_test() -> list[Check]:
+def self_test() -> list[Finding]:
     """Sends one picture through the default policy, from encoded bytes to encoded bytes."""
     try:
         picture, with_face = _picture()
         return _through(picture, with_face)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        return [Check("self-test", False, f"{type(error).__name__}: {error}")]
+        return [Finding("self-test", False, f"{type(error).__name__}: {error}")]
 
 
-def _through(picture: np.ndarray[Any, Any], with_face: bool) -> list[Check]:
+def _through(picture: np.ndarray[Any, Any], with_face: bool) -> list[Finding]:
     import io
 
     from PIL import Image
@@ -94,21 +94,23 @@ def _through(picture: np.ndarray[Any, Any], with_face: bool) -> list[Check]:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=90)
     [outcome] = Anonymizer("faces").anonymize([buffer.getvalue()])
-    checks = [Check("released", outcome.released, getattr(outcome, "reason", "") or "the picture passed every check")]
+    checks = [
+        Finding("released", outcome.released, getattr(outcome, "reason", "") or "the picture passed every check")
+    ]
     if not outcome.released:
         return checks
     regions = outcome.record.regions
     if with_face:
-        checks.append(Check("detected", len(regions) > 0, f"{len(regions)} face(s) in a photo of one"))
+        checks.append(Finding("detected", len(regions) > 0, f"{len(regions)} face(s) in a photo of one"))
         verified = [v.passed for r in regions for v in r.verdicts]
         checks.append(
-            Check("verified", bool(verified) and all(verified), f"{sum(verified)} of {len(verified)} verdicts")
+            Finding("verified", bool(verified) and all(verified), f"{sum(verified)} of {len(verified)} verdicts")
         )
     data = getattr(outcome, "image", b"")
     codec.decode(data)
-    checks.append(Check("written", True, f"{len(data)} bytes that decode again"))
+    checks.append(Finding("written", True, f"{len(data)} bytes that decode again"))
     changed = "changed" if regions else "no face in a drawn picture; install scikit-image to test with a photo"
-    return [*checks, Check("regions", True, f"{len(regions)}: {changed}")]
+    return [*checks, Finding("regions", True, f"{len(regions)}: {changed}")]
 
 
 def _picture() -> tuple[np.ndarray[Any, Any], bool]:
@@ -153,7 +155,7 @@ def _has(module: str) -> bool:
     return util.find_spec(module) is not None
 
 
-def _show(body: Mapping[str, Any], found: list[State], checks: list[Check]) -> None:
+def _show(body: Mapping[str, Any], found: list[State], checks: list[Finding]) -> None:
     click.echo(
         f"python {body['python']} on {body['device']['default']} ({body['device']['name']}), "
         f"{body['device']['cores']} cores"

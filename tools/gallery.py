@@ -264,7 +264,7 @@ def _enroll(
     store: Callable[[Sequence[Examined]], Enrolled],
     options: dict[str, Any],
 ) -> None:
-    from anondata.tools._enrol import Job, execute
+    from anondata.tools._enrol import Enrolment, execute
     from anondata.verifiers.gallery.examination import SMALLEST_PX, Examiner
     from anondata.verifiers.gallery.file import find_secret
 
@@ -278,7 +278,7 @@ def _enroll(
         keep_portraits=options["keep_portraits"],
         device=options["device"],
     )
-    job = Job(
+    job = Enrolment(
         sources=sources,
         columns=Columns(options["identity"], options["image_column"], options["person"]),
         identities=options["identities"],

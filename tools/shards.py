@@ -23,7 +23,7 @@ from anondata.tools._shards_summary import ShardsSummary
 from anondata.tools.anonymize import check_list_file, known_policy, max_pixels_option, open_galleries, usable_device
 
 if TYPE_CHECKING:
-    from anondata.loaders.shards import Job
+    from anondata.loaders.shards import ShardsJob
     from anondata.randomness import RunKey
 
 EXISTING = click.Path(dir_okay=False, exists=True, path_type=Path)
@@ -136,7 +136,9 @@ def command(sources: tuple[str, ...], out: str, **options: Any) -> None:
     click.get_current_context().exit(code)
 
 
-def _job(sources: tuple[str, ...], place: Path | str, key: RunKey | None, options: dict[str, Any], **how: Any) -> Job:
+def _job(
+    sources: tuple[str, ...], place: Path | str, key: RunKey | None, options: dict[str, Any], **how: Any
+) -> ShardsJob:
     from anondata.anonymizer import Anonymizer
     from anondata.loaders.shards import plan
 
@@ -184,7 +186,7 @@ def _names(given: Iterable[str]) -> list[str]:
     return [name.strip() for names in given for name in names.replace(";", ",").split(",") if name.strip()]
 
 
-def _rehearse(job: Job, key: RunKey | None, options: dict[str, Any]) -> int:
+def _rehearse(job: ShardsJob, key: RunKey | None, options: dict[str, Any]) -> int:
     """``--dry-run``: says what would be done, and does nothing of it."""
     from anondata.loaders._parts import Part
     from anondata.policy_words import in_words
@@ -203,7 +205,7 @@ def _rehearse(job: Job, key: RunKey | None, options: dict[str, Any]) -> int:
     return cli.OK
 
 
-def _execute(job: Job, options: dict[str, Any]) -> int:
+def _execute(job: ShardsJob, options: dict[str, Any]) -> int:
     """Runs the job and returns the exit code."""
     from rich.console import Console
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anondata.auditing.folders import Asked, Inputs, read_inputs
+from anondata.auditing.folders import AuditTerms, Inputs, read_inputs
 from anondata.errors import ArgumentError, OutputError
 from anondata.loaders.files.output import write_whole
 
@@ -116,7 +116,7 @@ def audit(
     a, b = Path(originals), Path(anonymized)
     networks: list[Embedder] = [embedder_of(name) for name in dict.fromkeys(embedders)]
     key = run_key or kept_key(b, None, create=False)
-    inputs = _inputs(a, b, Asked(identity, tuple(groups), marked), Path(pairs) if pairs else None, key)
+    inputs = _inputs(a, b, AuditTerms(identity, tuple(groups), marked), Path(pairs) if pairs else None, key)
     chosen = str(choose_device(device))
     workers = default_workers(chosen)
     with shared_threads(workers):
@@ -146,7 +146,7 @@ def check_apart(originals: Path, anonymized: Path, out: Path) -> None:
             raise ArgumentError(f"DIR lies in {name}, where the next audit would take its plots for pictures")
 
 
-def _inputs(a: Path, b: Path, asked: Asked, pairs: Path | None, key: RunKey | None) -> Inputs | RowInputs:
+def _inputs(a: Path, b: Path, asked: AuditTerms, pairs: Path | None, key: RunKey | None) -> Inputs | RowInputs:
     """Rows of a finished run where B holds such, else files."""
     from anondata.auditing.rows import row_inputs
 

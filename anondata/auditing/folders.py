@@ -23,7 +23,7 @@ CHANGED = "changed while it was audited"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditTerms:
     """What the command line says of labels. identity: a column, ``-`` for none, None for whatever there is.
 
     marked: take faces that the metadata marks.
@@ -42,7 +42,7 @@ class Inputs:
     anonymized: Mapping[str, Source] = field(repr=False)
     pairing: Pairing
     labels: Mapping[str, PhotoLabel] = field(repr=False)
-    asked: Asked
+    asked: AuditTerms
     by_folder: bool
     _read: dict[str, str] = field(default_factory=dict, repr=False)  # sha256 of anonymized pictures that were read
 
@@ -94,7 +94,7 @@ class Labelled(Protocol):
     @property
     def labels(self) -> Mapping[str, PhotoLabel]: ...
     @property
-    def asked(self) -> Asked: ...
+    def asked(self) -> AuditTerms: ...
     @property
     def by_folder(self) -> bool: ...
 
@@ -117,7 +117,7 @@ def describe(
     )
 
 
-def read_inputs(a: Path, b: Path, asked: Asked, *, table: Path | None = None) -> Inputs:
+def read_inputs(a: Path, b: Path, asked: AuditTerms, *, table: Path | None = None) -> Inputs:
     """Lists and pairs both folders, and reads the metadata. Reads no picture.
 
     Raises:
@@ -185,7 +185,7 @@ def labels_of(a: Path) -> dict[str, PhotoLabel]:
     return out
 
 
-def check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
+def check_columns(labels: Mapping[str, PhotoLabel], asked: AuditTerms) -> None:
     """Before the work: every column is there, and none of them tells people apart who should be in groups."""
     from anondata.verifiers.audit.groups import binned
     from anondata.verifiers.audit.pairing import values_of
@@ -199,7 +199,7 @@ def check_columns(labels: Mapping[str, PhotoLabel], asked: Asked) -> None:
             binned(values)
 
 
-def lies_in_folders(names: Mapping[str, Source], labels: Mapping[str, PhotoLabel], asked: Asked) -> bool:
+def lies_in_folders(names: Mapping[str, Source], labels: Mapping[str, PhotoLabel], asked: AuditTerms) -> bool:
     """Whether folders stand for people: nothing else says who it is, and every photo lies in one of several."""
     from anondata.verifiers.audit.pairing import values_of
 

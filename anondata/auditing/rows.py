@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anondata.auditing.folders import Asked, check_columns, describe, labels_of, lies_in_folders, listed
+from anondata.auditing.folders import AuditTerms, check_columns, describe, labels_of, lies_in_folders, listed
 from anondata.errors import AnondataError, AuditError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RowInputs:
     originals: Mapping[str, Source] = field(repr=False)
     digests: Mapping[str, str] = field(repr=False)
     labels: Mapping[str, PhotoLabel] = field(repr=False)
-    asked: Asked
+    asked: AuditTerms
     by_folder: bool
     _read: list[str] = field(default_factory=list, repr=False)  # sha256 of the results, as they were audited
 
@@ -92,7 +92,7 @@ class RowInputs:
         return found
 
 
-def row_inputs(a: Path, b: Path, asked: Asked, key: RunKey | None) -> RowInputs | None:
+def row_inputs(a: Path, b: Path, asked: AuditTerms, key: RunKey | None) -> RowInputs | None:
     """What is to be audited, where B holds rows of a finished run; None where it does not. Reads all originals once.
 
     Raises:

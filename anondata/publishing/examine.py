@@ -44,7 +44,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Look:
+class FaceLook:
     """What a second look at the faces needs. limit: of how many pictures; None is all of them, 0 none."""
 
     policy: Policy
@@ -92,7 +92,9 @@ def _radius(gallery: Gallery) -> float:
     return float(shipped(gallery.embedder).at(GATE_FAR).distance)
 
 
-def look_at(paths: Iterable[tuple[str, Any]], manifest: Manifest, look: Look, show: Callable[[int], None]) -> Seen:
+def look_at(
+    paths: Iterable[tuple[str, Any]], manifest: Manifest, look: FaceLook, show: Callable[[int], None]
+) -> Seen:
     """Looks at every picture of parquet files, each given by a context that yields its path.
 
     Raises: PublishError for a file that cannot be read.

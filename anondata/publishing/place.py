@@ -13,7 +13,7 @@ from anondata.errors import PublishError
 SMALL_BYTES = 64 << 20  # cards, reports and manifests; a larger one is none
 
 
-class Place:
+class Location:
     """A folder, a URL that fsspec reads, or ``hf://datasets/org/name``.
 
     Raises: PublishError, here and everywhere, for what is not there or cannot be read.

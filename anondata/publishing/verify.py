@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from anondata.errors import AnondataError, ManifestError, PublishError
 from anondata.publishing.checks import audit_problems
-from anondata.publishing.examine import Look, Seen, look_at, strange_members, undeclared
+from anondata.publishing.examine import FaceLook, Seen, look_at, strange_members, undeclared
 from anondata.publishing.layout import AUDIT, CARD, CROISSANT, DATA, MANIFEST, POLICY, REPORT, SHARDS, belongs
-from anondata.publishing.place import Place
+from anondata.publishing.place import Location
 
 if TYPE_CHECKING:
     from anondata.manifest import Manifest
@@ -56,14 +56,14 @@ def verify(
     Raises:
         PublishError: the place cannot be read. GalleryError: a gallery of an unknown embedder.
     """
-    there = Place(os.fspath(place))
+    there = Location(os.fspath(place))
     try:
         text = there.text(MANIFEST)
         manifest = _manifest(text, own_code, run_key)
     except ManifestError as error:
         return [Check("manifest", False, _printable(str(error)))]
     whole = limit if not galleries or limit else None
-    found = _checks(there, manifest, Look(manifest.policy, whole, galleries or {}), run_key, show)
+    found = _checks(there, manifest, FaceLook(manifest.policy, whole, galleries or {}), run_key, show)
     return [replace(check, words=_printable(check.words)) for check in found]
 
 
@@ -75,7 +75,9 @@ def _manifest(text: str | None, own_code: Iterable[str], run_key: RunKey | None)
     return from_json(text, own_code=own_code, run_key=run_key)
 
 
-def _checks(place: Place, manifest: Manifest, look: Look, run_key: RunKey | None, show: Show) -> Iterator[Check]:
+def _checks(
+    place: Location, manifest: Manifest, look: FaceLook, run_key: RunKey | None, show: Show
+) -> Iterator[Check]:
     from anondata.manifest import differences
 
     yield Check(
@@ -131,7 +133,7 @@ def _foreign(names: list[str]) -> str:
     return f"{len(names)} that no publication has ({', '.join(map(repr, names[:SHOWN]))})"
 
 
-def _columns(place: Place, manifest: Manifest, seen: Seen) -> str:
+def _columns(place: Location, manifest: Manifest, seen: Seen) -> str:
     """Nothing is in rows or shards but what was declared."""
     files = (place.opened(name) for name in manifest.files if name.startswith(DATA))
     if more := sorted(undeclared(files, manifest)):
@@ -143,18 +145,18 @@ def _columns(place: Place, manifest: Manifest, seen: Seen) -> str:
     return f"{strange} members of shards were not declared, or are in no row" if strange else ""
 
 
-def _report(place: Place, manifest: Manifest) -> str:
+def _report(place: Location, manifest: Manifest) -> str:
     from anondata.report import from_json
 
     text = place.text(REPORT)
     return "" if text is not None and from_json(text) == manifest.report else "is not the manifest's"
 
 
-def _policy(place: Place, manifest: Manifest) -> str:
+def _policy(place: Location, manifest: Manifest) -> str:
     return "" if place.text(POLICY) == manifest.policy.to_yaml() else "is not the manifest's"
 
 
-def _audit_of(place: Place) -> Json | None:
+def _audit_of(place: Location) -> Json | None:
     body = None
     with suppress(PublishError, ValueError, RecursionError):
         body = json.loads(place.text(AUDIT) or "")
@@ -191,7 +193,7 @@ def _metadata(seen: Seen) -> Check:
     return Check("metadata", not told, told or "none beside the pixels")
 
 
-def _faces(seen: Seen, look: Look) -> Iterator[Check]:
+def _faces(seen: Seen, look: FaceLook) -> Iterator[Check]:
     if seen.looked:
         told = f"detectors still find {seen.faces} in {seen.looked} pictures"
         yield Check("faces", None, f"{told}; whether they can be named is what the audit tells")
@@ -200,7 +202,7 @@ def _faces(seen: Seen, look: Look) -> Iterator[Check]:
         yield Check(f"gallery {name}", not near, f"{near} faces are near somebody" if near else "nobody is near")
 
 
-def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
+def _card(place: Location, manifest: Manifest, audit: Json | None) -> str:
     from anondata.cards.check import check_card
     from anondata.publishing.contents import contents_of
     from anondata.publishing.facts import facts_of
@@ -223,7 +225,7 @@ def _card(place: Place, manifest: Manifest, audit: Json | None) -> str:
     return "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
 
 
-def _croissant(place: Place, manifest: Manifest) -> str:
+def _croissant(place: Location, manifest: Manifest) -> str:
     """Every digest that it tells is that of the file."""
     text = place.text(CROISSANT)
     if text is None:

@@ -95,7 +95,7 @@ class Texts(_Data):
     file: Word
 
 
-class Entry(_Data):
+class CatalogEntry(_Data):
     """One dataset."""
 
     location: Word
@@ -116,7 +116,7 @@ class Entry(_Data):
     insights: Texts | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Entry:
+    def _fits(self) -> CatalogEntry:
         named = [*self.fields, *self.keep, *self.drop]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"column {twice[0]!r} is declared twice; name it in one of fields, keep and drop")
@@ -153,7 +153,7 @@ def _check_regions(fields: Mapping[str, str]) -> None:
 
 class _Body(_Data):
     ledger: Word | None = None
-    datasets: dict[Annotated[str, AfterValidator(_name)], Entry] = Field(min_length=1)
+    datasets: dict[Annotated[str, AfterValidator(_name)], CatalogEntry] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ class Catalog:
 
     folder: Path
     ledger: str | None
-    datasets: Mapping[str, Entry]
+    datasets: Mapping[str, CatalogEntry]
 
-    def open_to(self, client: str) -> dict[str, Entry]:
+    def open_to(self, client: str) -> dict[str, CatalogEntry]:
         """The datasets that a client may ask for, by name."""
         return {name: entry for name, entry in sorted(self.datasets.items()) if entry.open_to(client)}
 
-    def entry(self, dataset: str, client: str) -> Entry:
+    def entry(self, dataset: str, client: str) -> CatalogEntry:
         """A dataset that a client may ask for. Others are told to nobody, not even that they exist.
 
         Raises:
@@ -216,4 +216,4 @@ def _ledger(place: str | None, folder: Path) -> str | None:
     return place if place is None or "://" in place else str(folder / Path(place).expanduser())
 
 
-_KEYS = {name: None for model in (_Body, Entry, Texts) for name in model.model_fields}
+_KEYS = {name: None for model in (_Body, CatalogEntry, Texts) for name in model.model_fields}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anondata.randomness import RunKey
     from anondata.requests.rows import Written
     from anondata.requests.terms import Terms
-    from anondata.requests.workfolder import Work
+    from anondata.requests.workfolder import WorkFolder
 
 Show = Callable[[str, int, int], None]
 FEWEST = 2  # samples that an attack can confuse
@@ -33,7 +33,7 @@ class Delivery:
     terms: Terms
     key: RunKey
     book: Ledger
-    work: Work
+    work: WorkFolder
     device: str
     show: Show
 

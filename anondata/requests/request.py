@@ -83,7 +83,7 @@ def request(
     from anondata.requests.catalog import load_catalog
     from anondata.requests.delivery import Delivery
     from anondata.requests.terms import Asked, terms_of
-    from anondata.requests.workfolder import Work
+    from anondata.requests.workfolder import WorkFolder
 
     _check_packages()
     asked = Asked(client, dataset, n, content_type, _texts_of(where), insights, as_many_as_there_are)
@@ -91,7 +91,7 @@ def request(
     place = Path(out)
     _check_place(place, terms)
     key = terms.key(_key(place, run_key))
-    with _opened(terms.catalog, ledger) as book, _disk(), Work(place, key) as work:
+    with _opened(terms.catalog, ledger) as book, _disk(), WorkFolder(place, key) as work:
         return Delivery(terms, key, book, work, str(choose_device(device)), show).make()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anondata.errors import CatalogError, RequestError, UnreadableSourceError
-from anondata.requests.catalog import Catalog, Entry
+from anondata.requests.catalog import Catalog, CatalogEntry
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,7 +84,7 @@ def check_place(terms: Terms) -> None:
             raise CatalogError(f"{what} is not where the catalog says")
 
 
-def local_place(catalog: Catalog, entry: Entry) -> Path | None:
+def local_place(catalog: Catalog, entry: CatalogEntry) -> Path | None:
     """The folder or file that a location names, without what a glob says; None for a URL or an id of the Hub."""
     if "://" in entry.location:
         return None
@@ -92,7 +92,7 @@ def local_place(catalog: Catalog, entry: Entry) -> Path | None:
     return path if path.exists() else None
 
 
-def _how(catalog: Catalog, entry: Entry, dataset: str) -> tuple[str, dict[str, Any]]:
+def _how(catalog: Catalog, entry: CatalogEntry, dataset: str) -> tuple[str, dict[str, Any]]:
     """The first argument and keywords of ``load_dataset``."""
     remote = "://" in entry.location
     path = entry.location if remote else str(catalog.path(entry.location))

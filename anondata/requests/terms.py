@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from anondata.components import suggest
 from anondata.errors import PolicyError, RequestError, UnknownClientError
 from anondata.ledger.values import ALL, Scope
-from anondata.requests.catalog import Catalog, Entry
+from anondata.requests.catalog import Catalog, CatalogEntry
 from anondata.samples import INSIGHTS, Schema, declare
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Terms:
     """A request that its dataset's entry allows, and how it is met."""
 
     asked: Asked
-    entry: Entry
+    entry: CatalogEntry
     content_type: str
     policy: Policy
     galleries: Mapping[str, Path]
@@ -101,7 +101,7 @@ def terms_of(catalog: Catalog, asked: Asked, own_code: Iterable[str] = ()) -> Te
     return Terms(asked, entry, kind, _policy(catalog, entry, kind, own_code), galleries, catalog)
 
 
-def _content_type(entry: Entry, asked: Asked) -> str:
+def _content_type(entry: CatalogEntry, asked: Asked) -> str:
     known = entry.content_types
     if asked.content_type is None:
         if len(known) == 1:
@@ -113,7 +113,7 @@ def _content_type(entry: Entry, asked: Asked) -> str:
     return asked.content_type
 
 
-def _check_where(entry: Entry, column: str) -> None:
+def _check_where(entry: CatalogEntry, column: str) -> None:
     """Only kept columns: to choose by a dropped one would tell its value for each sample that comes."""
     if column in entry.fields:
         raise RequestError(f"column {column!r} holds content; samples are chosen by kept columns alone")
@@ -122,7 +122,7 @@ def _check_where(entry: Entry, column: str) -> None:
         raise RequestError(f"the dataset has no kept column {column!r} to choose by; {hint}")
 
 
-def _policy(catalog: Catalog, entry: Entry, kind: str, own_code: Iterable[str]) -> Policy:
+def _policy(catalog: Catalog, entry: CatalogEntry, kind: str, own_code: Iterable[str]) -> Policy:
     """The policy of a content type, if what it makes can be delivered."""
     from anondata.policy import load_policy
     from anondata.verifiers.audit.attacks import NEED_IDENTITIES

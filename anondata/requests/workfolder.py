@@ -33,7 +33,7 @@ STATE, LOCK = "request.json", "lock"
 
 
 @dataclass(frozen=True)
-class State:
+class WorkState:
     """request: stands for it by its key. n: how many samples were granted. charging: it may have been charged."""
 
     request: str
@@ -41,7 +41,7 @@ class State:
     charging: bool = False
 
 
-class Work:
+class WorkFolder:
     """The work folder of a request, locked while the context lasts. Nothing of it is delivered.
 
     Raises:
@@ -55,11 +55,11 @@ class Work:
         self.folder = self.out.parent / f".{self.out.name}.request"
         self.rows, self.output, self.publication = (self.folder / n for n in ("rows", "output", "publication"))
         self.audit, self.cache = self.folder / "audit.json", self.folder / "cache"
-        self.state: State | None = None
+        self.state: WorkState | None = None
         self._key, self._id = key, key.name("request")
         self._lock = FileLock(self.folder / LOCK, blocking=False)
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> WorkFolder:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -102,9 +102,9 @@ class Work:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
-    def _read(self) -> State | None:
+    def _read(self) -> WorkState | None:
         try:
-            return State(**json.loads((self.folder / STATE).read_text()))
+            return WorkState(**json.loads((self.folder / STATE).read_text()))
         except (OSError, ValueError, TypeError):
             return None  # none, or a damaged one: all is done again, and what was charged is not charged again
 
@@ -112,7 +112,7 @@ class Work:
         """Notes how many samples were granted; what was made for another number is removed. Raises: OutputError."""
         if self.state is None or self.state.n != n:
             self.wipe()
-            self._note(State(self._id, n))
+            self._note(WorkState(self._id, n))
         for left in self.folder.glob(".anondata-*"):  # publications in the making when an earlier call was killed
             shutil.rmtree(left, ignore_errors=True)
 
@@ -121,7 +121,7 @@ class Work:
         if self.state is not None:
             self._note(replace(self.state, charging=yes))
 
-    def _note(self, state: State) -> None:
+    def _note(self, state: WorkState) -> None:
         write_whole(self.folder / STATE, json.dumps(asdict(state)).encode(), what="OUT's work folder")
         self.state = state
 

@@ -46,7 +46,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """What is known of one source. output: its path below the folder, empty where the sample was withheld.
 
     version: of the source and its given boxes, keyed. sha256: of the output. given: stands for such boxes, if any.
@@ -77,7 +77,7 @@ class Journal:
     path: Path
     header: Header
     key: RunKey | None = field(repr=False)
-    entries: dict[bytes, Entry] = field(default_factory=dict)
+    entries: dict[bytes, JournalEntry] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, header: Header, key: RunKey) -> Journal:
@@ -113,7 +113,7 @@ class Journal:
         if not self.path.stat().st_size:
             self._write(self.header.line())
 
-    def append(self, key: bytes, entry: Entry, counts: Any, insights: str = "") -> None:
+    def append(self, key: bytes, entry: JournalEntry, counts: Any, insights: str = "") -> None:
         """Adds what became of a source. Not to be called from two threads at once.
 
         Raises: OutputError.
@@ -132,7 +132,7 @@ class Journal:
         }
         self.entries[key] = replace(entry, at=self._write({**line, "seal": self._seal(line)}))
 
-    def report(self, empty: Report, counted: Callable[[bytes, Entry], bool]) -> Report:
+    def report(self, empty: Report, counted: Callable[[bytes, JournalEntry], bool]) -> Report:
         """The report over all entries that count, whichever run they are of. empty: the report of none."""
         total = empty
         for key, entry, line in self._entries():
@@ -153,7 +153,7 @@ class Journal:
         shared = [self.header.policy, self.header.rename, self.header.insights]
         return self.key.name("journal line", json.dumps([shared, line], sort_keys=True))
 
-    def _entries(self) -> Iterator[tuple[bytes, Entry, dict[str, Any]]]:
+    def _entries(self) -> Iterator[tuple[bytes, JournalEntry, dict[str, Any]]]:
         """Every entry with what stands for its source, and its line, in order; only those with the key's seal."""
         for at, line in self._lines():
             read = _entry(line, at)
@@ -222,12 +222,12 @@ class Journal:
             raise ArgumentError(f"DST was written {said} --insights; {ways}")
 
 
-def _entry(line: Any, at: int) -> tuple[bytes, Entry] | None:
+def _entry(line: Any, at: int) -> tuple[bytes, JournalEntry] | None:
     try:
         inside = PurePosixPath(line["output"])
         if inside.is_absolute() or ".." in inside.parts or not isinstance(line["counts"], dict):
             return None
-        return bytes.fromhex(line["key"]), Entry(
+        return bytes.fromhex(line["key"]), JournalEntry(
             version=bytes.fromhex(line["version"]),
             reason=str(line["reason"]),
             output=str(line["output"]),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from anondata.errors import LedgerError
 from anondata.ledger.costs import cost_of
-from anondata.loaders.files.journal import TRANSIENT, Entry, Journal
+from anondata.loaders.files.journal import TRANSIENT, Journal, JournalEntry
 from anondata.loaders.files.naming import expected_name, with_suffix, written_suffix
 from anondata.loaders.files.output import INSIGHTS as INSIGHTS_FILE
 from anondata.loaders.files.output import NameRefused, OutputFolder
@@ -245,7 +245,7 @@ class Run:
         regions = sum(not r.spared for r in outcome.record.regions) if outcome.released else 0
         counts = self.anonymizer.report([outcome]).counts
         told = outcome.sample.fields.get(TOLD, "") if isinstance(outcome, Released) else ""
-        entry = Entry(version, reason, output, digest, regions, self.names.given(source))
+        entry = JournalEntry(version, reason, output, digest, regions, self.names.given(source))
         with self._telling:
             self.journal.append(key, entry, counts, told)
             if isinstance(outcome, Withheld) and not self.first_withheld:
@@ -273,7 +273,7 @@ class Run:
                 self.on_withheld(source, reason)
 
 
-def is_done(entry: Entry, version: bytes | None, folder: OutputFolder) -> bool:
+def is_done(entry: JournalEntry, version: bytes | None, folder: OutputFolder) -> bool:
     """Whether nothing is left to do for a source: same version, and its output still what was verified."""
     if version is None or entry.version != version:
         return False

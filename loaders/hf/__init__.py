@@ -29,7 +29,7 @@ from anondata.loaders._spares import Group
 from anondata.loaders.hf.dicts import AnonymizedDatasetDict
 from anondata.loaders.hf.form import FORMATS
 from anondata.loaders.hf.layout import NOTE, layout_of
-from anondata.loaders.hf.source import Source
+from anondata.loaders.hf.source import HfSource
 from anondata.loaders.hf.streaming import anonymize_stream, flows_of
 from anondata.loaders.hf.view import AnonymizedColumn, AnonymizedDataset
 from anondata.loaders.quota import Quota, account_of
@@ -152,7 +152,7 @@ def _view(ds: Dataset, flow: Flow) -> AnonymizedDataset:
         )
     layout = layout_of(ds.features, flow.schema)
     say_kept(layout.kept_files())
-    view = AnonymizedDataset(Source(ds, flow, layout))._with(split=_name(ds))
+    view = AnonymizedDataset(HfSource(ds, flow, layout))._with(split=_name(ds))
     if form["type"] is None:
         return view
     shown = [name for name in view.column_names if name in form["columns"] or name == NOTE]

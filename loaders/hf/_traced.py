@@ -14,7 +14,7 @@ from anondata.samples import Sample, Schema
 
 
 @dataclass
-class Tally:
+class TracedTally:
     """What goes into a file.
 
     left: how many rows may still; None for all. rows: numbers of those that did, -1 where another stands in.
@@ -44,7 +44,7 @@ class Traced(Flow):
     """Charges nothing: a file is charged as a whole, before it is put in place."""
 
     traces: Traces = field(default_factory=Traces)
-    tally: Tally = field(default_factory=Tally)
+    tally: TracedTally = field(default_factory=TracedTally)
 
     def outcomes(self, rows: Sequence[Row], schema: Schema | None = None) -> list[Outcome]:
         """Also of rows that are read to stand in for others."""
@@ -82,7 +82,7 @@ class Traced(Flow):
         return settled
 
 
-def traced(flow: Flow, on_withheld: OnWithheld, reports: Reports, tally: Tally) -> Traced:
+def traced(flow: Flow, on_withheld: OnWithheld, reports: Reports, tally: TracedTally) -> Traced:
     """The same flow as one that writes a file."""
     same: Mapping[str, object] = {part.name: getattr(flow, part.name) for part in fields(Flow)}
     return Traced(**{**same, "on_withheld": on_withheld, "reports": reports, "tally": tally})  # type: ignore[arg-type]

@@ -29,9 +29,9 @@ from anondata.loaders._flow import Flow, OnWithheld
 from anondata.loaders._parts import Part, Parts
 from anondata.loaders._reports import Reports
 from anondata.loaders.hf._pool import run_over
-from anondata.loaders.hf._traced import Tally, Traced, traced
+from anondata.loaders.hf._traced import Traced, TracedTally, traced
 from anondata.loaders.hf.layout import NOTE
-from anondata.loaders.hf.source import ROW, Source, Stored, row_table
+from anondata.loaders.hf.source import ROW, HfSource, Stored, row_table
 from anondata.manifest import FILE as MANIFEST
 from anondata.manifest import digest_of
 from anondata.report import Report
@@ -212,7 +212,7 @@ class _Split:
     """The rows and columns of a view. columns: names that come out, with those of the source's layout."""
 
     name: str
-    source: Source
+    source: HfSource
     numbers: Any
     columns: Mapping[str, str]
     features: Features
@@ -254,7 +254,7 @@ class _Job:
         split, folder = self.splits[file.split], self.parts.temporary()
         version = self._version(file)  # before files are read, which may change meanwhile
         try:
-            tally, made = Tally(file.at_most), folder / "part.parquet"
+            tally, made = TracedTally(file.at_most), folder / "part.parquet"
             flow = traced(split.source.flow, self.on_withheld, Reports(folder / "report"), tally)
             facts = {"samples": _written(split, file, flow, made)}
             flow.traces.check_file(made)
@@ -317,7 +317,7 @@ def _split_of(
     return _Split(name, source, view._numbers, columns, features, rows, at_most)
 
 
-def _rows_per_file(source: Source, numbers: Sequence[int]) -> int:
+def _rows_per_file(source: HfSource, numbers: Sequence[int]) -> int:
     """By the size of some rows: always the same ones, and rounded, so that a run that goes on plans as before."""
     chosen = [numbers[i * len(numbers) // LOOKS] for i in range(LOOKS)] if len(numbers) else []
     sizes = [size for number in dict.fromkeys(chosen) if (size := source.size_of(number))]

@@ -39,7 +39,7 @@ class _UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Reader:
+class RowReader:
     """Takes rows apart for the engine, and puts together what it released.
 
     pictures: hand out PIL images where the dataset does, so that a JPEG does not become one twice; otherwise all

@@ -18,7 +18,7 @@ from datasets.utils.file_utils import is_remote_url
 from anondata.loaders._flow import Flow, Row, Settled
 from anondata.loaders._spares import group_of
 from anondata.loaders.hf.layout import NOTE, Layout
-from anondata.loaders.hf.rows import Reader, is_stored_file
+from anondata.loaders.hf.rows import RowReader, is_stored_file
 from anondata.samples import KEEP, Sample, comes_out
 
 ROW = "row"
@@ -28,7 +28,7 @@ FILES = 32
 """Rows of files that are read at once."""
 
 
-class Source:
+class HfSource:
     """The originals and how they are anonymized. Nothing is read before rows are asked for.
 
     Args:
@@ -39,7 +39,7 @@ class Source:
     def __init__(self, dataset: Dataset, flow: Flow, layout: Layout, *, pictures: bool = True) -> None:
         # As Arrow tables, because that decodes nothing and opens no file.
         self._table = dataset.select_columns(list(layout.read)).with_format("arrow")
-        self.reader = Reader(flow, layout, pictures)
+        self.reader = RowReader(flow, layout, pictures)
         self._shown: Any = range(len(self))
 
     def __len__(self) -> int:
@@ -53,13 +53,13 @@ class Source:
     def layout(self) -> Layout:
         return self.reader.layout
 
-    def with_flow(self, flow: Flow, *, pictures: bool) -> Source:
+    def with_flow(self, flow: Flow, *, pictures: bool) -> HfSource:
         """The same originals, anonymized or handed out in another way."""
         other = copy(self)
         other.reader = replace(self.reader, flow=flow, pictures=pictures)
         return other
 
-    def showing(self, numbers: Sequence[int]) -> Source:
+    def showing(self, numbers: Sequence[int]) -> HfSource:
         """The same originals, of which these rows alone may stand in for others."""
         other = copy(self)
         other._shown = np.unique(np.asarray(numbers, np.int64))  # sorted, so that the view's order does not matter
@@ -190,7 +190,7 @@ class Stored:
     columns: names that come out, with those of the layout.
     """
 
-    source: Source
+    source: HfSource
     columns: Mapping[str, str]
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:

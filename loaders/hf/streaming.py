@@ -14,15 +14,15 @@ from anondata.loaders._kept import say_kept
 from anondata.loaders._spares import Spares
 from anondata.loaders.hf.form import FORMATS
 from anondata.loaders.hf.layout import NOTE, layout_of, unknown_layout
-from anondata.loaders.hf.rows import Reader
-from anondata.loaders.hf.source import Source, Stored
+from anondata.loaders.hf.rows import RowReader
+from anondata.loaders.hf.source import HfSource, Stored
 
 
 @dataclass
 class Stage:
     """For a batched ``map``: originals in, anonymized rows out, as a table stores them. It can be pickled."""
 
-    reader: Reader
+    reader: RowReader
     spares: Spares = field(default_factory=Spares, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,13 +56,13 @@ def anonymize_stream(stream: IterableDataset, flow: Flow) -> IterableDataset:
         say_kept(layout.kept_files())
         known = layout.features()
         if flow.on_withheld == "replace":
-            known = Source.with_note(known)
+            known = HfSource.with_note(known)
         plain = plain.decode(False)
     tokens = getattr(stream, "_token_per_repo_id", {})  # what load_dataset(token=…) was given
     # All that may be in a row: a batched map hands on what is not named here, and the reader refuses all else.
     removed = list({**flow.schema.fields, **(stream.features or {})})
     mapped = plain.map(
-        Stage(Reader(flow, layout, pictures=False, tokens=tokens)),
+        Stage(RowReader(flow, layout, pictures=False, tokens=tokens)),
         batched=True,
         batch_size=flow.size,
         with_indices=True,

@@ -14,7 +14,7 @@ from anondata.errors import FieldTypeError, PolicyError, RefusedError
 from anondata.loaders.hf._order import Ordered
 from anondata.loaders.hf.form import Form, check_columns, form_of
 from anondata.loaders.hf.layout import NOTE
-from anondata.loaders.hf.source import CHUNK, ROW, Source, Stored, row_table
+from anondata.loaders.hf.source import CHUNK, ROW, HfSource, Stored, row_table
 from anondata.loaders.hf.surface import Refusing
 from anondata.report import Report
 
@@ -37,7 +37,7 @@ class AnonymizedDataset(Ordered, Refusing):
 
     def __init__(
         self,
-        source: Source,
+        source: HfSource,
         *,
         numbers: Any = None,
         columns: Mapping[str, str] | None = None,
@@ -51,7 +51,7 @@ class AnonymizedDataset(Ordered, Refusing):
         self._split: str | None = None
 
     @staticmethod
-    def _all_features(source: Source) -> Features:
+    def _all_features(source: HfSource) -> Features:
         return source.features(note=source.flow.on_withheld == "replace")
 
     def _with(self, **changes: Any) -> AnonymizedDataset:

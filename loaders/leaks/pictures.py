@@ -41,7 +41,7 @@ _PLAIN_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"bKGD", b"iCCP", 
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"VP8 ", b"VP8L", b"VP8X", b"ALPH")
 
 
-class Parts(NamedTuple):
+class PictureParts(NamedTuple):
     """An image file taken apart. pixels: with the tables that decode them. metadata: each segment, chunk or tail.
 
     whole: it could be walked to its end. plain: holds nothing beside the pixels, not even a colour profile.
@@ -83,7 +83,7 @@ def _is_decodable(data: bytes) -> bool:
     return True
 
 
-def take_apart(data: bytes) -> Parts:
+def take_apart(data: bytes) -> PictureParts:
     """The parts of a JPEG, PNG or WebP. All of another format, or of a damaged file, counts as pixels."""
     walkers = ((b"\xff\xd8\xff", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp))
     pieces: list[tuple[str, bytes]] = []
@@ -96,10 +96,10 @@ def take_apart(data: bytes) -> Parts:
             except (struct.error, IndexError, ValueError):
                 pieces = []
     if not whole:
-        return Parts(data, (), whole=False, plain=False)
+        return PictureParts(data, (), whole=False, plain=False)
     pixels = b"".join(piece for kind, piece in pieces if kind == "pixels")
     metadata = tuple(piece for kind, piece in pieces if kind == "metadata" and piece)
-    return Parts(pixels, metadata, True, all(kind == "pixels" for kind, piece in pieces if piece))
+    return PictureParts(pixels, metadata, True, all(kind == "pixels" for kind, piece in pieces if piece))
 
 
 def is_bare(data: bytes) -> bool:

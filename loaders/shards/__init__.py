@@ -35,7 +35,7 @@ from anondata.loaders.shards.work import NOTE, Lost, Recipe
 from anondata.manifest import FILE as MANIFEST
 from anondata.report import Report
 
-__all__ = ["Job", "Progress", "Shards", "anonymize_shards", "plan"]
+__all__ = ["Progress", "Shards", "ShardsJob", "anonymize_shards", "plan"]
 
 INDEX, REPORT = "index.json", "report.json"
 LOOKERS = 16  # threads that look up what is done; they wait for storages
@@ -148,7 +148,7 @@ def plan(
     batch: int | None = None,
     limit: int | None = None,
     **quota: Unpack[Quota],
-) -> Job:
+) -> ShardsJob:
     """Checks what is asked for, and lists the shards; nothing is read of them.
 
     urls: paths, globs, folders of ``.tar``, ``.tar.gz`` and ``.tgz``, and URLs that fsspec reads, with braces.
@@ -178,11 +178,11 @@ def plan(
     parts = Parts(out, setting=recipe.setting, key=anonymizer)
     if parts.is_taken():
         raise ShardsError("the output place holds files that no run of anondata wrote; choose an empty one")
-    return Job(shards, recipe, parts)
+    return ShardsJob(shards, recipe, parts)
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardsJob:
     """A run that was checked and not begun."""
 
     shards: tuple[Shard, ...]
@@ -260,7 +260,7 @@ class Job:
 class _State:
     """A run while it goes on."""
 
-    job: Job
+    job: ShardsJob
     keep_going: bool
     progress: Callable[[Progress], None] | None
     on_withheld: Callable[[int, str, str], None] | None = None
@@ -346,7 +346,7 @@ def _lower(name: str) -> str:
     return name.lower()
 
 
-def _in_memory(job: Job) -> bool:
+def _in_memory(job: ShardsJob) -> bool:
     """Whether a place is one of this process alone."""
     return any("memory" in fs.protocol for fs in (job.parts.fs, *(shard.fs for shard in job.shards)))
 

@@ -27,7 +27,7 @@ from anondata.loaders.quota import Quota
 from anondata.loaders.torch.inner import check_loader
 from anondata.loaders.torch.loader import AnonymizedLoader
 from anondata.loaders.torch.reading import one
-from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
+from anondata.loaders.torch.source import GroupOf, Names, TorchSource, no_attribute
 from anondata.report import Report
 
 __all__ = ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize"]
@@ -40,7 +40,7 @@ class AnonymizedDataset(Dataset[Any]):
     or a list of indices gives a list of samples. A pickle of the dataset holds the run key: keep it as secret.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: TorchSource) -> None:
         if source.flow.on_withheld == "drop":
             raise PolicyError(
                 "on_withheld is 'drop', but a dataset with a length cannot leave samples out: take 'replace' or "
@@ -103,7 +103,7 @@ class AnonymizedIterableDataset(IterableDataset[Any]):
     keep it as secret.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: TorchSource) -> None:
         self._source = source
 
     def __repr__(self) -> str:
@@ -231,7 +231,7 @@ def anonymize(
         check_loader(source, 2 if prefetch is None else prefetch)
     elif prefetch is not None:
         raise PolicyError("prefetch is for a DataLoader; a dataset is read by the workers of whoever reads it")
-    made = Source(
+    made = TorchSource(
         source.dataset if isinstance(source, DataLoader) else source,
         anonymizer,
         fields=fields,

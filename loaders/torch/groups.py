@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from anondata.errors import PolicyError, WithheldError
 from anondata.loaders._flow import Flow
 from anondata.loaders._spares import group_of
-from anondata.loaders.torch.reading import Key, Reader
+from anondata.loaders.torch.reading import Key, SampleReader
 from anondata.loaders.torch.samples import Layout, Name
 from anondata.records import Withheld
 
@@ -50,7 +50,7 @@ class Groups:
         PolicyError: ``known`` is not as long as the dataset.
     """
 
-    def __init__(self, reader: Reader, known: Sequence[Hashable] | None) -> None:
+    def __init__(self, reader: SampleReader, known: Sequence[Hashable] | None) -> None:
         self._reader = reader
         self._known: Sequence[Hashable] | None = getattr(known, "tolist", lambda: known)()
         if known is not None and len(known) != self.count:
@@ -99,7 +99,7 @@ class _Searched(Sequence[int]):
         WithheldError: none was found in :data:`READS`.
     """
 
-    def __init__(self, reader: Reader, flow: Flow, group: Hashable, count: int) -> None:
+    def __init__(self, reader: SampleReader, flow: Flow, group: Hashable, count: int) -> None:
         self._reader, self._flow, self._group, self._count = reader, flow, group, count
         self._left = READS
 

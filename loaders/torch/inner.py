@@ -12,7 +12,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from anondata.errors import FieldTypeError, PolicyError
 from anondata.loaders.torch.order import Order
 from anondata.loaders.torch.reading import Numbered, RowsOf, RowsOfStream, sendable
-from anondata.loaders.torch.source import Source
+from anondata.loaders.torch.source import TorchSource
 
 
 def check_loader(loader: object, prefetch: int) -> None:
@@ -33,7 +33,7 @@ def index_sampler(loader: DataLoader[Any]) -> Any:
     return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
 
-def inner_loader(loader: DataLoader[Any], source: Source, order: Order | None) -> DataLoader[list[Numbered]]:
+def inner_loader(loader: DataLoader[Any], source: TorchSource, order: Order | None) -> DataLoader[list[Numbered]]:
     """A loader of rows, in lists where the user's collates. order: stands before the sampler; None for a stream."""
     options: dict[str, Any] = {
         "collate_fn": sendable,

@@ -22,7 +22,7 @@ from anondata.loaders.torch.background import Background, failed, hand_over
 from anondata.loaders.torch.inner import check_loader, index_sampler, inner_loader, made_batch, stop_workers
 from anondata.loaders.torch.order import Order, Passed, Start, generators_of, start_of
 from anondata.loaders.torch.reading import Numbered
-from anondata.loaders.torch.source import GroupOf, Names, Source, no_attribute
+from anondata.loaders.torch.source import GroupOf, Names, TorchSource, no_attribute
 from anondata.records import Outcome
 from anondata.report import Report
 
@@ -56,7 +56,7 @@ class AnonymizedLoader:
     :func:`anondata.loaders.torch.anonymize`.
     """
 
-    def __init__(self, loader: DataLoader[Any], source: Source, prefetch: int) -> None:
+    def __init__(self, loader: DataLoader[Any], source: TorchSource, prefetch: int) -> None:
         self._loader = loader
         self._source = source
         self._prefetch = prefetch
@@ -98,7 +98,7 @@ class AnonymizedLoader:
             FieldTypeError: what is no ``DataLoader``, or one whose iteration is its own.
         """
         check_loader(loader, prefetch)
-        source = Source(
+        source = TorchSource(
             loader.dataset,
             anonymizer,
             fields=fields,

@@ -53,7 +53,7 @@ _SEVERAL = (bool, np.bool_, slice, EllipsisType, NoneType)
 _PLAIN = (Tensor, np.ndarray, Image.Image, bytes, str, int, float, type(None))
 
 
-class Reader:
+class SampleReader:
     """Reads rows of a map-style dataset by what its sampler gives, or of the samples of a stream."""
 
     def __init__(self, dataset: Any, layout: Layout) -> None:
@@ -185,9 +185,9 @@ def _untold(error: Exception, key: Key) -> Exception:
 class _Proxy:
     """Stands before a dataset within a loader's workers, so that a ``worker_init_fn`` can set the dataset up."""
 
-    _reader: Reader
+    _reader: SampleReader
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: SampleReader) -> None:
         object.__setattr__(self, "_reader", reader)
 
     def __getattr__(self, name: str) -> Any:

@@ -15,14 +15,14 @@ from anondata.loaders._flow import Flow, OnWithheld, Row, Settled
 from anondata.loaders._reports import Reports
 from anondata.loaders.quota import Quota, account_of
 from anondata.loaders.torch.groups import GroupOf, Groups, in_rows
-from anondata.loaders.torch.reading import Key, Reader
+from anondata.loaders.torch.reading import Key, SampleReader
 from anondata.loaders.torch.samples import Name, Names, layout_of
 from anondata.records import Outcome
 
-_PIPES = tuple(getattr(torch.utils.data, name, Reader) for name in ("IterDataPipe", "MapDataPipe"))
+_PIPES = tuple(getattr(torch.utils.data, name, SampleReader) for name in ("IterDataPipe", "MapDataPipe"))
 
 
-class Source:
+class TorchSource:
     """A dataset, and how its samples are read, anonymized and given out. Can be pickled where the dataset can.
 
     Args: see :func:`anondata.loaders.torch.anonymize`.
@@ -58,7 +58,7 @@ class Source:
             Reports(report_folder),
             account_of(quota, anonymizer),
         )
-        self.reader = Reader(dataset, self.layout)
+        self.reader = SampleReader(dataset, self.layout)
         known = None if group is None or isinstance(group, str | int) or callable(group) else group
         if known is not None and self.is_stream:
             raise PolicyError("group is a sequence, but a stream has no order to look it up by; give a function")
@@ -123,4 +123,4 @@ def _is_stream(dataset: Any) -> bool:
     return not hasattr(dataset, "__getitem__")
 
 
-__all__ = ["GroupOf", "Name", "Names", "Source", "no_attribute"]
+__all__ = ["GroupOf", "Name", "Names", "TorchSource", "no_attribute"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anondata.auditing.folders import Asked, Inputs, read_inputs
+from anondata.auditing.folders import AuditTerms, Inputs, read_inputs
 from anondata.content import codec
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import AuditError
@@ -367,7 +367,7 @@ def test_the_table_is_read_from_a_file(tmp_path):
 
 
 def read(a: Path, b: Path, *, identity: str | None = None, groups: Sequence[str] = (), **options: Any) -> Inputs:
-    return read_inputs(a, b, Asked(identity, tuple(groups), options.pop("marked", True)), **options)
+    return read_inputs(a, b, AuditTerms(identity, tuple(groups), options.pop("marked", True)), **options)
 
 
 def test_identities_come_from_metadata_or_from_folders_or_from_nowhere(tmp_path):

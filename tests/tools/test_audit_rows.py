@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from anondata.anonymizer import Anonymizer
-from anondata.auditing.folders import Asked
+from anondata.auditing.folders import AuditTerms
 from anondata.auditing.rows import row_inputs
 from anondata.loaders import hf
 from anondata.manifest import read_manifest
 from anondata.policy import load_policy
 
 KEY = b"0123456789abcdef"
-ASKED = Asked(None, (), True)
+ASKED = AuditTerms(None, (), True)
 
 
 @pytest.fixture

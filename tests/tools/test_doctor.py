@@ -21,7 +21,7 @@ def test_doctor_passes_here(anondata):
 
 
 def test_doctor_for_people(anondata, monkeypatch):
-    monkeypatch.setattr(doctor, "self_test", lambda: [doctor.Check("released", True, "so it says")])
+    monkeypatch.setattr(doctor, "self_test", lambda: [doctor.Finding("released", True, "so it says")])
     monkeypatch.setattr(doctor, "_has", lambda module: module != "onnxruntime")
     shown = anondata("doctor")
     assert shown.code == 0

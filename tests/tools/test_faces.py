@@ -11,7 +11,7 @@ import torch
 from anondata.errors import ArgumentError, UnreadableSourceError
 from anondata.regions import Regions
 from anondata.verifiers.embedders import DlibEmbedder
-from anondata.verifiers.gallery.labelled import Photo, embed_photos, list_photos
+from anondata.verifiers.gallery.labelled import LabelledPhoto, embed_photos, list_photos
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -62,7 +62,7 @@ def test_photos_without_a_label_are_counted(tmp_path: Path) -> None:
 
 
 def test_names_are_in_no_representation() -> None:
-    assert "jane" not in repr(Photo(Path("jane.jpg"), "jane", {"file_name": "jane.jpg"}))
+    assert "jane" not in repr(LabelledPhoto(Path("jane.jpg"), "jane", {"file_name": "jane.jpg"}))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shown(tmp_path: Path, photo) -> list[Photo]:
+def shown(tmp_path: Path, photo) -> list[LabelledPhoto]:
     """A face, six faces, no face, no picture, a missing file, and the first face again."""
     import io
 
@@ -134,10 +134,10 @@ def shown(tmp_path: Path, photo) -> list[Photo]:
     for number, data in enumerate(contents):
         if data is not None:
             (tmp_path / f"{number}.jpg").write_bytes(data)
-    return [Photo(tmp_path / f"{number}.jpg", str(number), {}) for number in range(len(contents))]
+    return [LabelledPhoto(tmp_path / f"{number}.jpg", str(number), {}) for number in range(len(contents))]
 
 
-def test_photos_of_one_face_become_templates_and_others_are_counted(shown: list[Photo]) -> None:
+def test_photos_of_one_face_become_templates_and_others_are_counted(shown: list[LabelledPhoto]) -> None:
     done: list[int] = []
     found = embed_photos(shown, DlibEmbedder(), show=done.append)
     assert [photo.identity for photo in found.photos] == ["0", "5"]
@@ -147,7 +147,7 @@ def test_photos_of_one_face_become_templates_and_others_are_counted(shown: list[
     assert done == [6]
 
 
-def test_a_bystander_in_the_background_does_not_hide_whom_a_photo_is_of(shown: list[Photo]) -> None:
+def test_a_bystander_in_the_background_does_not_hide_whom_a_photo_is_of(shown: list[LabelledPhoto]) -> None:
     class Two:
         """The face, and one of a given width."""
 
@@ -165,7 +165,7 @@ def test_a_bystander_in_the_background_does_not_hide_whom_a_photo_is_of(shown: l
     assert not far.left_out
 
 
-def test_templates_that_are_not_finite_are_counted(shown: list[Photo]) -> None:
+def test_templates_that_are_not_finite_are_counted(shown: list[LabelledPhoto]) -> None:
     class Fails(DlibEmbedder):
         def embed(self, views, regions):
             return super().embed(views, regions) * torch.tensor([[torch.nan], [1.0]])

@@ -689,12 +689,12 @@ class TestResume:
                 read += 1
                 yield Photo("alice", photos["alice"][0])
 
-        with _enrol_parts.Parts(tmp_path / "g", task="", key=None) as parts:
+        with _enrol_parts.EnrolParts(tmp_path / "g", task="", key=None) as parts:
             next(parts.examine(stream(), Examiner(DlibEmbedder())))
         assert read <= examination.BATCH * examination.AHEAD
 
     def test_two_runs_into_one_file_do_not_mix(self, anondata, faces, tmp_path):
-        with _enrol_parts.Parts(tmp_path / "g", task="", key=None):
+        with _enrol_parts.EnrolParts(tmp_path / "g", task="", key=None):
             result = anondata("gallery", "build", faces, "--out", tmp_path / "g")
         assert result.code == 2
         assert "another run is enrolling into this file" in said(result)

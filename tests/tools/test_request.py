@@ -366,9 +366,9 @@ def test_a_full_disk_costs_nothing_and_the_same_request_goes_on(ask, at, monkeyp
 _KILLED = """
 import os, signal, sys
 from anondata.requests.delivery import Delivery
-from anondata.requests.workfolder import Work
+from anondata.requests.workfolder import WorkFolder
 def die(*args, **more): os.kill(os.getpid(), signal.SIGKILL)
-setattr({"Work": Work, "Delivery": Delivery}[sys.argv[1]], sys.argv[2], die)
+setattr({"Work": WorkFolder, "Delivery": Delivery}[sys.argv[1]], sys.argv[2], die)
 from anondata.requests.request import request
 request(sys.argv[3], client="acme", dataset="portraits", n=2, out=sys.argv[4], run_key=b"0123456789abcdef")
 """

@@ -39,7 +39,7 @@ Show = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class LabelledPhoto:
     """A photo of one person. row: all that the metadata says of it; empty where there is none."""
 
     path: Path = field(repr=False)
@@ -51,7 +51,7 @@ class Photo:
 class Folder:
     """Labelled photos in the order of their paths, and how many photos have no label."""
 
-    photos: tuple[Photo, ...]
+    photos: tuple[LabelledPhoto, ...]
     unlabelled: int
 
 
@@ -63,7 +63,7 @@ class Templates:
     """
 
     templates: Tensor
-    photos: tuple[Photo, ...]
+    photos: tuple[LabelledPhoto, ...]
     left_out: Mapping[str, int]
 
 
@@ -87,7 +87,7 @@ def list_photos(folder: Path, *, identity: str = "identity", called: str = "FACE
     people = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if any((person / name).is_file() for person in people for name in METADATA):
         raise ArgumentError(f"the folders in {called} have metadata of their own; name one of them")
-    photos = tuple(Photo(path, person.name, {}) for person in people for path in _images(person))
+    photos = tuple(LabelledPhoto(path, person.name, {}) for person in people for path in _images(person))
     if not photos:
         raise ArgumentError(
             f"{called} holds neither metadata.csv or metadata.jsonl, nor a folder with photos for each person"
@@ -96,7 +96,7 @@ def list_photos(folder: Path, *, identity: str = "identity", called: str = "FACE
 
 
 def embed_photos(
-    photos: Sequence[Photo],
+    photos: Sequence[LabelledPhoto],
     embedder: Embedder,
     *,
     device: str = "cpu",
@@ -115,11 +115,11 @@ def embed_photos(
     from anondata.detectors.centerface import CenterFaceDetector
     from anondata.regions import cat_regions
 
-    used: list[Photo] = []
+    used: list[LabelledPhoto] = []
     rows: list[Tensor] = []
     left: Counter[str] = Counter()
     for start in range(0, len(photos), BATCH):
-        shown: list[Photo] = []
+        shown: list[LabelledPhoto] = []
         views: list[Tensor] = []
         faces: list[Regions] = []
         for photo in photos[start : start + BATCH]:
@@ -139,7 +139,7 @@ def embed_photos(
     return Templates(torch.cat(rows) if rows else torch.zeros(0, 0), tuple(used), +left)
 
 
-def _face(photo: Photo, detector: Detector, device: str) -> tuple[Tensor, Regions] | str:
+def _face(photo: LabelledPhoto, detector: Detector, device: str) -> tuple[Tensor, Regions] | str:
     """The picture and its one face, or why there is none."""
     from anondata.content import codec
 
@@ -165,7 +165,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _described(folder: Path, name: str, identity: str, called: str) -> Folder:
-    photos: list[Photo] = []
+    photos: list[LabelledPhoto] = []
     seen: set[Path] = set()
     unlabelled = 0
     for number, row in enumerate(_rows(folder / name), 1):
@@ -181,7 +181,7 @@ def _described(folder: Path, name: str, identity: str, called: str) -> Folder:
         if label is None or not str(label).strip():
             unlabelled += 1
         else:
-            photos.append(Photo(path, str(label).strip(), dict(row)))
+            photos.append(LabelledPhoto(path, str(label).strip(), dict(row)))
     unlabelled += sum(path not in seen for path in _images(folder))
     return Folder(tuple(sorted(photos, key=lambda photo: photo.path)), unlabelled)
 

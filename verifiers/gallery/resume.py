@@ -32,7 +32,7 @@ EVERY = 1000  # photos a piece: about a minute on two cores
 _REMOVE = "remove the hidden folder .part beside the gallery to start anew"
 
 
-class Parts:
+class EnrolParts:
     """The pieces of one enrolment, locked while the context lasts.
 
     out: the gallery's file. task: stands for sources and options; pieces of another task are thrown away.
@@ -48,7 +48,7 @@ class Parts:
         self._lock = -1
         self.resumed = 0
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> EnrolParts:
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -21,7 +21,7 @@ from PIL import Image
 from anondata.errors import PublishError
 from anondata.manifest import digest_of, from_json
 from anondata.policy import Policy, load_policy
-from anondata.publishing.examine import Look, look_at
+from anondata.publishing.examine import FaceLook, look_at
 from anondata.publishing.verify import verify
 from anondata.randomness import RunKey
 
@@ -368,7 +368,7 @@ def test_a_gallery_is_named(place: Path, anondata: Any, given: str) -> None:
 
 def test_the_limit_is_of_pictures(place: Path) -> None:
     manifest = from_json((place / MANIFEST).read_text())
-    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(manifest.policy, 2), lambda done: None)
+    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, FaceLook(manifest.policy, 2), lambda done: None)
     assert (seen.looked, seen.digests.total()) == (2, 5)
 
 
@@ -379,7 +379,7 @@ def test_a_policy_whose_detector_is_blind_hides_no_face(place: Path, photo: Any)
         json.loads(manifest.policy.model_dump_json().replace('"threshold":0.2', '"threshold":0.9999'))
     )
     assert blind != manifest.policy
-    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, Look(blind, None), lambda done: None)
+    seen = look_at([(ROWS, nullcontext(place / ROWS))], manifest, FaceLook(blind, None), lambda done: None)
     assert (seen.looked, seen.faces) == (1, 1)
 
 
@@ -387,4 +387,4 @@ def test_what_is_no_parquet_file_is_an_error(tmp_path: Path, place: Path) -> Non
     manifest = from_json((place / MANIFEST).read_text())
     (tmp_path / "x").write_bytes(b"PAR1")
     with pytest.raises(PublishError, match="a parquet file cannot be read"):
-        look_at([("x", nullcontext(tmp_path / "x"))], manifest, Look(manifest.policy, 0), lambda done: None)
+        look_at([("x", nullcontext(tmp_path / "x"))], manifest, FaceLook(manifest.policy, 0), lambda done: None)
