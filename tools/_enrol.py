@@ -18,6 +18,7 @@ import click
 import anondata
 from anondata.errors import GalleryError
 from anondata.tools._enrol_summary import summarize
+from anondata.tools._progress import now_and_then
 from anondata.verifiers.gallery.resume import EnrolParts
 from anondata.verifiers.gallery.sources import Columns, Placed, Stream, kind_of, open_stream
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from anondata.verifiers.gallery.enrolment import Enrolled
     from anondata.verifiers.gallery.examination import Examined, Examiner
     from anondata.verifiers.gallery.photos import Photo
-
-EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -174,16 +173,9 @@ def progress(console: Console, total: int | None) -> Iterator[Callable[[int, int
     def words(done: int, refused: int) -> str:
         return f"{done}{f' of {total}' if total else ''} photos, {refused} refused"
 
-    last = time.monotonic()
-
-    def line(done: int, refused: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
-            console.print(words(done, refused), highlight=False)
-
     if not console.is_terminal:
-        yield line
+        say = now_and_then(console)
+        yield lambda done, refused: say(words(done, refused))
         return
     with console.status("enrolling") as status:
         yield lambda done, refused: status.update(f"enrolling: {words(done, refused)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anondata.errors import CatalogError, RequestError, UnreadableSourceError
+from anondata._files import insights_by
+from anondata.errors import ArgumentError, CatalogError, RequestError, UnreadableSourceError
 from anondata.requests.catalog import Catalog, CatalogEntry
 
 if TYPE_CHECKING:
@@ -219,15 +219,9 @@ def texts_by_row(terms: Terms, found: Dataset) -> dict[int, str]:
 
 def _texts(path: Path) -> Mapping[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CatalogError(f"insights: the file cannot be read as CSV in UTF-8: {type(error).__name__}") from error
-    if any(not row.get("key") or row.get("insights") is None for row in rows):
-        raise CatalogError("insights: the file needs the columns key and insights, filled in every row")
-    if len({row["key"] for row in rows}) < len(rows):
-        raise CatalogError("insights: the file has two rows with one key")
-    return {row["key"]: row["insights"].strip() for row in rows}
+        return {key: text.strip() for key, text in insights_by("key", path).items()}
+    except ArgumentError as error:
+        raise CatalogError(f"insights: {error}") from error
 
 
 def _file_names(terms: Terms, found: Dataset) -> Iterator[str]:
