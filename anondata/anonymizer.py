@@ -39,20 +39,21 @@ _LIVE: weakref.WeakSet[Anonymizer] = weakref.WeakSet()
 class Anonymizer:
     """Anonymizes images, samples and batches by a policy, and checks every result.
 
-    It can be pickled and used from several threads. Networks are loaded on first use, once a process.
+    It can be pickled and used from several threads. Networks are loaded on first use, once in each process.
 
     Args:
         policy: the name of a preset, the path of a YAML file, or a :class:`~anondata.policy.Policy`.
+        device: ``"auto"`` (CUDA if there is a device), or a torch device.
+        run_key: the secret that this run's randomness is drawn from. The same key, samples and policy give the same
+            result. None makes a new key, so that no other process can repeat the results or resume what was written.
+            A pickle of the Anonymizer holds the key; for a key of :meth:`RunKey.from_file` or
+            :meth:`RunKey.from_env` it only holds the path or the name.
+        galleries: for each gallery that the policy names, the path of its file, or an open gallery. A file is opened
+            on first use, with the key in the variable ``ANONDATA_GALLERY_KEY``.
         own_code: modules of yours whose classes the policy's file may name; see :func:`anondata.load_policy`.
-        device: ``"auto"`` (CUDA where there is one), or a torch device.
-        run_key: the secret of this run's randomness; the same key, samples and policy give the same result. None: a
-            fresh one, so that no other process can repeat the results or resume what was written. Pickling the
-            Anonymizer pickles its key; of :meth:`RunKey.from_file` or :meth:`RunKey.from_env` only where it is.
-        galleries: for each gallery that the policy names, the path of its file, or a gallery that is open. A file is
-            opened on first use, with the key that ``ANONDATA_GALLERY_KEY`` holds.
 
     Raises:
-        PolicyError: a policy that does not validate, or galleries that are not those that it names.
+        PolicyError: the policy does not validate, or ``galleries`` are not the ones that it names.
 
     >>> import numpy as np
     >>> [outcome] = Anonymizer("faces").anonymize([np.zeros((32, 32, 3), np.uint8)])
@@ -96,8 +97,8 @@ class Anonymizer:
         """The engine of this policy, built on first use.
 
         Raises:
-            DeviceError: on CUDA in a forked process, where it cannot work.
-            WeightsError: names all weights that are not on this machine.
+            DeviceError: the device is CUDA and this process was forked.
+            WeightsError: weights are not on this machine; the message names all of them.
         """
         if self.device.type == "cuda" and torch.cuda._is_in_bad_fork():
             raise DeviceError(
@@ -112,15 +113,16 @@ class Anonymizer:
             return self._engine
 
     def prepare(self, *, download: bool = False, progress: Progress | None = None) -> None:
-        """Does at once what would otherwise hold up the first samples: weights are looked for, and faces generated.
+        """Finds weights and generates faces now, so that the first samples need not wait for them.
 
-        Both are kept in the cache folder, so it takes long only once: minutes where a policy draws synthetic faces.
+        Both are kept in the cache folder, so this is slow only once: minutes for a policy that draws synthetic faces.
 
-        download: fetch weights that are not here and have an address. progress: told what is being done, how far it
-            is, and of how much.
+        Args:
+            download: fetch weights that are not here and can be fetched.
+            progress: called with what is being done, how far it is, and of how much.
 
         Raises:
-            WeightsError: names all weights that are missing, or one that cannot be fetched.
+            WeightsError: weights are missing (the message names all of them), or one cannot be fetched.
         """
         show: Progress = progress or (lambda what, done, total: None)
         if download:
@@ -146,10 +148,17 @@ class Anonymizer:
     def anonymize(self, images: Sequence[Any], *, keys: Sequence[str] | None = None) -> list[Outcome]:
         """Anonymizes single images: encoded bytes, PIL images, numpy arrays or torch tensors, in any mixture.
 
-        Each outcome is :class:`~anondata.records.Released`, whose ``image`` is of the same kind as what came in, or
-        :class:`~anondata.records.Withheld` with a reason.
+        Args:
+            images: a list of them, of any sizes.
+            keys: names of the images, from which randomness is drawn. By default it is drawn from their content.
 
-        keys: names of the images, from which randomness is drawn; by default their content stands for them.
+        Returns:
+            One outcome for each image: :class:`~anondata.records.Released`, whose ``image`` is of the same kind as
+            the one that came in, or :class:`~anondata.records.Withheld` with a reason.
+
+        Raises:
+            TypeError: ``images`` is not a list.
+            ValueError: there are not as many keys as images.
         """
         if isinstance(images, str | bytes | bytearray) or not isinstance(images, Sequence):
             raise TypeError("anonymize takes a list of images; wrap a single one: anonymize([image])")
@@ -160,14 +169,20 @@ class Anonymizer:
         return self.run(samples, Schema({"image": "image"}))
 
     def __call__(self, image: Any, *more: Any) -> Any:
-        """One anonymized picture of the same kind: for ``ImageFolder(transform=…)`` or within a ``v2.Compose``.
+        """Anonymizes one picture, for ``ImageFolder(transform=…)`` or within a ``v2.Compose``.
 
-        It must come before what normalises. Samples of several fields are for the adapters, which also know what to
-        give instead of one that is withheld.
+        It must come before normalisation. For samples of several fields take an adapter, which also gives another
+        sample instead of one that is withheld.
+
+        Args:
+            image: encoded bytes, a PIL image, an array or a tensor.
+
+        Returns:
+            An anonymized picture of the same kind.
 
         Raises:
             WithheldError: the picture could not be made safe, or cannot be read.
-            FieldTypeError: for what is no single picture; the message says which adapter takes it.
+            FieldTypeError: this is not a single picture; the message says which adapter takes it.
         """
         if more or not isinstance(image, bytes | bytearray | memoryview | np.ndarray | torch.Tensor | PILImage):
             raise FieldTypeError(_TAKES_ONE.format("several values" if more else f"a {type(image).__name__}"))
@@ -182,22 +197,22 @@ class Anonymizer:
         return tv_tensors.wrap(outcome.image, like=image)
 
     def draw(self, *parts: str | int) -> int:
-        """A random number, at least 0 and below 2^63, that depends on the run key and the parts alone."""
+        """A random number, at least 0 and below 2^63, that depends only on the run key and ``parts``."""
         return self._run_key.seed("draw", *parts)
 
     def name(self, *parts: str | int) -> str:
-        """32 hexadecimal digits that stand for the parts without telling them, by the run key."""
+        """32 hexadecimal digits that stand for ``parts``; without the run key nobody can tell what they stand for."""
         return self._run_key.name(*parts)
 
     def report(self, outcomes: Sequence[Outcome]) -> Report:
-        """The report of some outcomes; reports add up."""
+        """The report of some outcomes. Reports can be added: ``a + b``."""
         return report_of(self.policy, outcomes, self.galleries)
 
 
 def _after_fork() -> None:
-    """In a forked child: what threads of the parent held or would do there is waited for for ever.
+    """Makes a forked child usable, which would wait for ever for locks and threads that only its parent has.
 
-    That is locks, and OpenMP's threads, which torch computes with (a DataLoader's workers have one thread, too).
+    The threads are OpenMP's, which torch computes with. (A DataLoader's workers have one thread, too.)
     """
     if _LIVE:
         torch.set_num_threads(1)

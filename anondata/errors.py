@@ -7,28 +7,28 @@
     ├── PolicyError            (ValueError)    a policy that does not validate, or an unknown name in one
     ├── UndeclaredFieldError   (KeyError)      a sample has a field that the schema does not name
     ├── FieldTypeError         (TypeError)     a field does not hold what it was declared to hold
-    ├── UndecodableError       (ValueError)    bytes that are no sample of the declared content type
-    ├── UnreadableSourceError  (OSError)       a source that is not there or may not be read
+    ├── UndecodableError       (ValueError)    bytes that cannot be decoded as the declared content type
+    ├── UnreadableSourceError  (OSError)       a source that does not exist or may not be read
     ├── OutputError            (OSError)       a result that cannot be written where it belongs
     ├── ShapeError             (ValueError)    a tensor of the wrong shape or dtype
     ├── WeightsError           (RuntimeError)  weights that are missing, unknown or not the published file
     ├── MissingExtraError      (ImportError)   an optional package is not installed
     ├── DeviceError            (RuntimeError)  a device that cannot be used in this process
-    ├── WithheldError          (RuntimeError)  a sample was withheld and nobody said what to give instead
+    ├── WithheldError          (RuntimeError)  a sample was withheld, and nothing can be given instead
     ├── RefusedError           (AttributeError) an operation that would reach originals, or could not be checked
     ├── LeakError              (RuntimeError)  something of an original was found in what was written
     ├── GalleryError           (ValueError)    a gallery that cannot be read, changed or used as asked
     ├── CalibrationError       (ValueError)    labelled faces that cannot support a threshold
-    ├── ShardsError            (ValueError)    shards that cannot be anonymized as asked: none there, or damaged
+    ├── ShardsError            (ValueError)    shards that cannot be anonymized as asked: none found, or damaged
     ├── AuditError             (ValueError)    photos that cannot be audited: nothing to pair or to compare
     ├── LimitError             (ValueError)    a limit, an amount or a name that a ledger cannot hold
     ├── QuotaExceeded          (RuntimeError)  a client has received what was agreed
     ├── LedgerError            (OSError)       a ledger that cannot be reached, read or written
     │   ├── UnknownClientError                 no limit covers this client: it gets nothing
     │   └── ClockError                         the clock is behind what the ledger has seen, or leapt ahead
-    ├── CardError              (ValueError)    a card that cannot be made or read: a value is missing, or it is none
-    ├── ManifestError          (ValueError)    no manifest of an output, or one that contradicts itself
-    ├── PublishError           (RuntimeError)  an output that may not be published, or cannot be
+    ├── CardError              (ValueError)    a card that cannot be made or read
+    ├── ManifestError          (ValueError)    an output without a manifest, or with one that contradicts itself
+    ├── PublishError           (RuntimeError)  an output that may not or cannot be published
     ├── CatalogError           (ValueError)    a catalog of datasets that cannot be read or does not validate
     ├── RequestError           (ValueError)    a request that cannot be met as it was asked
     └── ReportError            (ValueError)    reports that cannot be merged or read
@@ -55,7 +55,7 @@ class PolicyError(AnondataError, ValueError):
 
 
 class UndeclaredFieldError(AnondataError, KeyError):
-    """A sample has a field that the schema does not name: nothing passes because nobody mentioned it."""
+    """A sample has a field that the schema does not name. Such fields never pass."""
 
     __str__ = Exception.__str__  # KeyError would print the repr of the message
 
@@ -65,7 +65,7 @@ class FieldTypeError(AnondataError, TypeError):
 
 
 class UndecodableError(AnondataError, ValueError):
-    """Bytes that are no sample of the declared content type.
+    """Bytes that cannot be decoded as the declared content type.
 
     Args:
         message: what was found and what to do, without names or bytes of the input.
@@ -78,7 +78,7 @@ class UndecodableError(AnondataError, ValueError):
 
 
 class UnreadableSourceError(AnondataError, OSError):
-    """A source that is not there or may not be read."""
+    """A source that does not exist or may not be read."""
 
 
 class OutputError(AnondataError, OSError):
@@ -98,11 +98,11 @@ class MissingExtraError(AnondataError, ImportError):
 
 
 class DeviceError(AnondataError, RuntimeError):
-    """A device that cannot be used in this process, as CUDA in one that was forked."""
+    """A device that cannot be used in this process, such as CUDA after a fork."""
 
 
 class WithheldError(AnondataError, RuntimeError):
-    """A sample was withheld, and policy or loader say ``raise``, or there is nothing to give instead of it."""
+    """A sample was withheld, and the policy or the loader says ``raise``, or there is no other sample to give."""
 
 
 class RefusedError(AnondataError, AttributeError):
@@ -110,7 +110,7 @@ class RefusedError(AnondataError, AttributeError):
 
 
 class LeakError(AnondataError, RuntimeError):
-    """Something of an original was found in what was written; what was written must not be given away."""
+    """Something of an original was found in what was written. Do not give that away."""
 
 
 class GalleryError(AnondataError, ValueError):
@@ -122,7 +122,7 @@ class CalibrationError(AnondataError, ValueError):
 
 
 class ShardsError(AnondataError, ValueError):
-    """Shards that cannot be anonymized as asked: none there, two of one name, damaged, or no worker finishes one."""
+    """Shards that cannot be anonymized as asked: none found, two of one name, a damaged one, or workers that fail."""
 
 
 class AuditError(AnondataError, ValueError):
@@ -130,7 +130,7 @@ class AuditError(AnondataError, ValueError):
 
 
 class CardError(AnondataError, ValueError):
-    """A card that cannot be made or read: a measured value is missing, or the text is none of ours."""
+    """A card that cannot be made or read: a measured value is missing, or anondata did not write the text."""
 
 
 class LimitError(AnondataError, ValueError):
@@ -138,13 +138,13 @@ class LimitError(AnondataError, ValueError):
 
 
 class QuotaExceeded(AnondataError, RuntimeError):
-    """A client has received, or others hold reserved for it, what was agreed.
+    """A client has received what was agreed, or the rest is reserved by other processes.
 
     Args:
-        message: names client, dataset, content type and the limit: they are the operator's own words.
+        message: names the client, the dataset, the content type and the limit, in the operator's own words.
         client, dataset, content_type: whose delivery was refused.
-        unit, window, limit, used, reserved: the limit that refused it, and how far it is used.
-        renews_at: when the window ends (UTC), None for ``total``.
+        unit, window, limit, used, reserved: the limit that refused it, and how much of it is used.
+        renews_at: when the window ends (UTC); None for ``total``.
     """
 
     def __init__(
@@ -168,23 +168,23 @@ class QuotaExceeded(AnondataError, RuntimeError):
 
 
 class LedgerError(AnondataError, OSError):
-    """A ledger that cannot be reached, read or written; nothing was given away for which nothing was reserved."""
+    """A ledger that cannot be reached, read or written. Nothing was delivered that was not reserved before."""
 
 
 class UnknownClientError(LedgerError):
-    """No limit covers this client, dataset and content type, so it gets nothing."""
+    """No limit covers this client, dataset and content type, so nothing is delivered."""
 
 
 class ClockError(LedgerError):
-    """The clock is behind what the ledger has seen, or ahead of what can be: a window could open before its time."""
+    """The clock is behind the ledger's latest entry, or far ahead of it. A window could open too early."""
 
 
 class ManifestError(AnondataError, ValueError):
-    """No manifest of an output, or one that is damaged or contradicts itself."""
+    """An output has no manifest, or one that is damaged or contradicts itself."""
 
 
 class PublishError(AnondataError, RuntimeError):
-    """An output that may not be published, or cannot be; nothing of it was."""
+    """An output that may not or cannot be published; nothing was published."""
 
 
 class CatalogError(AnondataError, ValueError):
@@ -192,7 +192,7 @@ class CatalogError(AnondataError, ValueError):
 
 
 class RequestError(AnondataError, ValueError):
-    """A request that cannot be met as it was asked; nothing was delivered, and nothing charged."""
+    """A request that cannot be met as it was asked. Nothing was delivered, and nothing was charged."""
 
 
 class ReportError(AnondataError, ValueError):

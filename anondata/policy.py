@@ -45,10 +45,10 @@ __all__ = [
 ]
 
 IGNORE = "ignore"
-"""What a category of given regions means that is left to the detectors."""
+"""The meaning in ``given:`` of a category whose boxes add nothing: detectors alone decide."""
 
 FACE, NO_FACE = "face", "not_a_face"
-"""What a category of given regions means that looks like a face and is none: a statue, a drawing, a doll."""
+"""The meaning in ``given:`` of a category that looks like a face and is not one: a statue, a drawing, a doll."""
 
 
 class _Data(BaseModel):
@@ -112,9 +112,12 @@ class PseudonymStep(Step):
 
 
 class TinyPolicy(_Data):
-    """Regions too small for the gate to tell apart: changed by the strongest means, and not verified.
+    """What is done to regions that are too small for a gate: they are changed strongly, and not verified.
 
-    below_px: geometric mean of a region's sides under which it is tiny; at most 10, because larger faces are named.
+    Args:
+        below_px: geometric mean of a region's sides under which it is tiny; at most 10, because attackers name larger
+            faces.
+        ladder: techniques, the weakest first.
     """
 
     below_px: float = Field(gt=0, le=10)
@@ -124,13 +127,18 @@ class TinyPolicy(_Data):
 class RegionPolicy(_Data):
     """What happens to one kind of region.
 
-    cover: whose regions are changed: ``everyone``, or less by a gallery. In doubt a region is changed. ``head`` is
-        everyone, and covers hair, neck and shoulders, too; covers by a gallery take it as ``area: head``.
-    ladder: techniques, the least destructive first. verify: all must pass before a region is released.
-    utility: must pass, too, for what is left to be of use; not asked of a region that is filled in the end.
-    on_exhausted: what follows the last rung: ``fill`` it wholly and verify again, ``drop`` the sample, or ``raise``.
-    pseudonyms: who gets the same result in every sample of a run, by techniques that can do so (``synthetic_face``):
-        whoever looks can link these samples with each other. By default nobody does.
+    Args:
+        cover: whose regions are changed: ``everyone``, or fewer, by a gallery. In doubt a region is changed. ``head``
+            is everyone, with hair, neck and shoulders; covers by a gallery take it as ``area: head``.
+        ladder: techniques, the least destructive first.
+        verify: gates; all must pass before a region is released.
+        utility: gates that must pass, too, so that the result is still of use. A region that is filled after the
+            last rung need not pass them.
+        tiny: what is done to regions that are too small for a gate.
+        on_exhausted: what follows the last rung: ``fill`` the region and verify again, ``drop`` the sample, or
+            ``raise``.
+        pseudonyms: who gets the same new look in every sample of a run, by techniques that can do so
+            (``synthetic_face``). Anybody can then link these samples with each other. By default nobody does.
     """
 
     cover: CoverStep = Field(default_factory=lambda: CoverStep.model_validate("everyone"))
@@ -157,9 +165,12 @@ class RegionPolicy(_Data):
 
 
 class ScanPolicy(_Data):
-    """A second look, at the output: what it finds that is not covered is anonymized, too.
+    """A second look, at the output: what it finds uncovered is anonymized, too.
 
-    passes: how often at most; a sample in which the last pass still finds something is withheld. 0 is no scan.
+    Args:
+        passes: how often the output is looked through at most. A sample in which the last pass still finds something
+            is withheld. 0 is no scan.
+        detect: the detectors that look.
     """
 
     passes: int = Field(default=2, ge=0, le=8)
@@ -169,8 +180,9 @@ class ScanPolicy(_Data):
 class EncodePolicy(_Data):
     """How images that came as encoded bytes are written.
 
-    quality: of JPEG, WebP, AVIF and HEIC. format: of all of them; ``same`` as each came. JPEG has no transparency: it
-    is left out.
+    Args:
+        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        format: the format of all pictures; ``same`` keeps each one's own. JPEG loses transparency.
     """
 
     quality: int = Field(default=95, ge=1, le=100)
@@ -178,18 +190,27 @@ class EncodePolicy(_Data):
 
 
 class DecodePolicy(_Data):
-    """Which encoded bytes are read. max_pixels: larger pictures are withheld as ``too_large``."""
+    """Which encoded bytes are read.
+
+    Args:
+        max_pixels: larger pictures are withheld as ``too_large``.
+    """
 
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
 
 
 class ContentPolicy(_Data):
-    """What happens to one content type. detect: all of these run, and what any of them finds counts.
+    """What happens to one content type.
 
-    regions: by kind. Where regions of two kinds overlap, the kind that is named later lies on top.
-    given: what the categories of regions that come with samples mean, names or numbers: a kind of ``regions``, or
-        ``ignore``, or ``not_a_face``: what detectors find just there stays as it is, unless a gallery of the policy
-        may know it. A category that is not named here must be a kind itself, or its sample is withheld.
+    Args:
+        detect: detectors; all of them run, and what any of them finds counts.
+        regions: what is done to each kind of region. Where two kinds overlap, the kind named later lies on top.
+        scan: a second look, at the output.
+        encode: how pictures are written.
+        decode: which pictures are read.
+        given: what the categories (names or numbers) of boxes that come with samples mean: a kind of ``regions``;
+            ``ignore``; or ``not_a_face``, which leaves a detected face just there as it is, unless a gallery of the
+            policy may know it. A category that is not named here must be a kind itself, or its sample is withheld.
     """
 
     detect: list[DetectorStep] = Field(min_length=1)
@@ -246,10 +267,8 @@ class ContentPolicy(_Data):
         words = {IGNORE, NO_FACE} if FACE in self.regions else {IGNORE}
         for kind in self.given.values():
             if (kind in self.regions) == (kind in words):
-                raise ValueError(
-                    f"given: {kind!r} is no kind of these regions, or not that alone; "
-                    f"{' and '.join(map(repr, sorted(words)))} {'are' if len(words) > 1 else 'is'} none"
-                )
+                known = ", ".join(map(repr, [*self.regions, *sorted(words)]))
+                raise ValueError(f"given: a category means {kind!r}; expected exactly one of {known}")
         return self
 
 
@@ -261,9 +280,10 @@ AttackerName = Literal[
 class AuditPolicy(_Data):
     """What an audit of the result must show before it may be published.
 
-    above_chance: how many percentage points more than chance an attack may name at rank 1, as measured.
-    attackers: who must have tried. ``composite`` is the best of all who attack one release. See :func:`audit_allows`
-        for others that tried.
+    Args:
+        above_chance: how many percentage points above chance an attacker may name at rank 1, as measured.
+        attackers: who must have attacked. ``composite`` is the best of all who attack one release. Attackers who are
+            not named here count, too, more leniently; see :func:`audit_allows`.
     """
 
     above_chance: float = Field(ge=0, le=100, allow_inf_nan=False)
@@ -276,9 +296,14 @@ NOT_BOUND = frozenset({"context"})  # it looks at what is not covered, which no 
 def audit_allows(above_chance: float, attackers: Sequence[str], attack: Mapping[str, Any]) -> bool:
     """Whether an attack, in the form of ``audit.json``, names no more than a policy's ``audit:`` allows.
 
-    An attacker who is demanded, and one who has a gallery, is held to what was measured. Of several others the one
-    that guesses best would exceed it by luck: they are held to the lower end of their interval. Nobody who looks only
-    at what is not covered is held to anything.
+    Attackers that the policy demands, and those with a gallery of enrolled people, must stay within the bound as
+    measured. Of several other attackers the luckiest would exceed it by chance, so only the lower end of their
+    interval must stay within it. The context attacker, who looks only at what is not covered, is not bound.
+
+    Args:
+        above_chance: percentage points above chance at rank 1.
+        attackers: the attackers that the policy demands.
+        attack: one attack of the audit.
     """
     if attack["attacker"] in NOT_BOUND:
         return True
@@ -327,18 +352,20 @@ class Policy(_Data):
 
 
 def from_yaml(text: str, *, own_code: Iterable[str] = ()) -> Policy:
-    """A validated policy.
+    """Reads and validates a policy.
 
-    own_code: modules whose classes it may name; they, and those below them, are imported and run.
+    Args:
+        text: YAML.
+        own_code: modules whose classes the policy may name. They, and modules below them, are imported and run.
 
     Raises:
-        PolicyError: for what is not YAML, an unknown key or name (with the nearest known one), a value out of range,
-            or code of a module that ``own_code`` does not name.
+        PolicyError: the text is not YAML, names an unknown key or component (the message suggests the nearest one),
+            has a value out of range, or names code of a module that is not in ``own_code``.
     """
     try:
         data = load_yaml(text)
     except YamlError as error:
-        raise PolicyError(f"the policy is not YAML that is read here: {error}") from error
+        raise PolicyError(f"the policy cannot be read as YAML: {error}") from error
     try:
         with own_code_of(own_code):
             return Policy.model_validate(data)
@@ -348,7 +375,7 @@ def from_yaml(text: str, *, own_code: Iterable[str] = ()) -> Policy:
 
 RENAMED = {"faces-blur": "unsafe-blur", "faces-mosaic": "unsafe-mosaic"}
 UNSAFE = "unsafe-"
-"""How the names of presets begin whose results attackers are known to see through; they are never published."""
+"""The prefix of presets that attackers are known to see through; their results are never published."""
 
 
 def presets() -> tuple[str, ...]:
@@ -358,14 +385,15 @@ def presets() -> tuple[str, ...]:
 
 
 def load_policy(source: str | Path | Policy, *, own_code: Iterable[str] = ()) -> Policy:
-    """A policy by the name of a preset, by the path of a YAML file, or as it is.
+    """Loads a policy.
 
-    own_code: modules of yours whose classes a file may name, such as ``["my_package.detectors"]``. Reading a policy
-    makes its components, so a stranger's file could else run what it likes.
+    Args:
+        source: the name of a preset, the path of a YAML file, or a :class:`Policy`, which is returned as it is.
+        own_code: modules of yours whose classes a file may name, such as ``["my_package.detectors"]``. Reading a
+            policy runs its components, so without this a stranger's file could run anything.
 
     Raises:
-        PolicyError: for an unknown name, one that a preset no longer has, a file that cannot be read, or what
-            :func:`from_yaml` raises.
+        PolicyError: the name is unknown or was changed, the file cannot be read, or :func:`from_yaml` refuses it.
     """
     if isinstance(source, Policy):
         return source

@@ -31,8 +31,8 @@ class RunKey:
     :meth:`from_file` and :meth:`from_env` make a key that is pickled as the place it came from, and read again there.
 
     Args:
-        secret: at least 16 bytes. Left out, a fresh one is drawn from the operating system: two runs then
-            differ, and neither can be repeated.
+        secret: at least 16 bytes. None draws a new one from the operating system: two runs then differ, and neither
+            can be repeated.
     """
 
     __slots__ = ("_place", "_secret")
@@ -47,7 +47,7 @@ class RunKey:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> RunKey:
-        """The key that a file's bytes are. Workers read the file again, so they need it at the same path.
+        """Takes a file's bytes as the key. Workers read the file again, so they need it at the same path.
 
         Raises:
             UnreadableSourceError: the file cannot be read, or holds fewer than 16 bytes.
@@ -56,7 +56,7 @@ class RunKey:
 
     @classmethod
     def from_env(cls, name: str) -> RunKey:
-        """The key that an environment variable's text is. Workers read their own variable of this name.
+        """Takes an environment variable's text as the key. Workers read their own variable of this name.
 
         Raises:
             UnreadableSourceError: the variable is not set, or has fewer than 16 bytes.
@@ -105,7 +105,7 @@ class RunKey:
         return int.from_bytes(self.digest("seed", *parts)[:8], "little") >> 1  # apart from names, which get published
 
     def name(self, *parts: str | bytes | int) -> str:
-        """32 hexadecimal digits that stand for a key without telling it."""
+        """32 hexadecimal digits that stand for the parts; without the key nobody can tell what they stand for."""
         return self.digest("name", *parts)[:16].hex()
 
 

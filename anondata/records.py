@@ -16,8 +16,12 @@ from anondata.samples import Sample
 class Verdict:
     """What one verifier said of one region.
 
-    score_before, score_after: the verifier's score of the original and of the result, in the verifier's unit.
-    threshold: the bound that ``score_after`` was held against. parts: the verdicts that this one is composed of.
+    Args:
+        verifier: its name.
+        score_before, score_after: its score of the original and of the result, in its own unit.
+        threshold: the bound that ``score_after`` was compared with.
+        passed: whether the region may be released, as far as this verifier can tell.
+        parts: the verdicts that this one is composed of.
     """
 
     verifier: str
@@ -39,12 +43,20 @@ class Verdict:
 class RegionRecord:
     """How one region was made safe, or was not.
 
-    place: the field that it is in, ``"frames[2]"`` in a list. box: x0, y0, x1, y1 in pixels, as it was detected.
-    size_px: the geometric mean of its sides. found_by: ``"given"`` when it came with the sample, ``"detect"``, or
-    ``"scan"`` when the first pass missed it.
-    rung: index on its ladder, from 0. technique: what was done in the end. tiny: on the ladder for tiny regions.
-    spared: left as it was, because the policy does not cover whose it is; then there is no technique.
-    denied: left as it was, because the publisher marked it as no face and no gallery may know it; spared, too.
+    Args:
+        place: the field that it is in; ``"frames[2]"`` in a list.
+        box: x0, y0, x1, y1 in pixels, as it was detected.
+        kind: such as ``"face"``.
+        size_px: the geometric mean of its sides.
+        score: the detector's.
+        found_by: ``"given"`` if it came with the sample, ``"detect"``, or ``"scan"`` if the first pass missed it.
+        tiny: whether it went through the ladder for tiny regions.
+        rung: the index on its ladder, from 0.
+        technique: what was done in the end; empty if the region was spared.
+        verdicts: what the gates said of the result.
+        spared: it was left as it was, because the policy does not cover the person.
+        denied: it was left as it was, because the publisher marked it as not a face and no gallery may know it. It
+            counts as spared, too.
     """
 
     place: str
@@ -65,8 +77,12 @@ class RegionRecord:
 class SampleRecord:
     """What was done to one sample.
 
-    notes: words on the decoding, such as ``"first_frame_only"``, and ``"marked_as_no_face"`` where a face that was
-    found stayed as it was because of that (``…_but_changed`` where it did not). scans: passes of the output scan.
+    Args:
+        regions: all regions that were found or given.
+        notes: words on the decoding, such as ``"first_frame_only"``. ``"marked_as_no_face"``: a found face stayed as
+            it was, because the publisher marked it so; ``"marked_as_no_face_but_changed"``: it was changed all the
+            same.
+        scans: how often the output was looked through.
     """
 
     regions: tuple[RegionRecord, ...] = ()
@@ -76,7 +92,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class Released:
-    """A sample whose every check passed."""
+    """A sample that passed every check."""
 
     sample: Sample
     record: SampleRecord
@@ -95,7 +111,11 @@ class Released:
 class Withheld:
     """A sample that could not be made safe: why, and never the sample itself.
 
-    reason: one snake_case word for counting. detail: a sentence for people, without anything of the sample.
+    Args:
+        key: the sample's key.
+        reason: one snake_case word, for counting.
+        detail: a sentence for people that tells nothing of the sample.
+        record: what was done before it was withheld.
     """
 
     key: str = field(repr=False)

@@ -21,9 +21,10 @@ MASKS = "masks"
 class Sample:
     """One sample on its way through the engine.
 
-    key: what names the sample within its source. It may identify somebody (a file name does), so it is never
-        shown: reports and errors use an index or a keyed hash.
-    fields: the values, by field name.
+    Args:
+        key: names the sample within its source. It may identify somebody (a file name does), so it is never shown:
+            reports and errors use an index or a keyed hash.
+        fields: the values, by field name.
     """
 
     key: str = field(repr=False)
@@ -41,21 +42,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Schema:
-    """What each field of a sample is: a content type of the policy, or one of the words below.
+    """What each field of a sample is: a content type of the policy, or one of these words.
 
-    A field of ``"keep"`` passes as it is, one of ``"drop"`` does not pass.
+    * ``"keep"``: the field passes as it is. ``"drop"``: it does not come out.
+    * ``"insights"``: comes out with a text about what was in the other fields, in words that identify nobody (see
+      :mod:`anondata.content.insights`). The field need not exist; a value under its name is dropped.
+    * ``"regions"``: boxes that are to be anonymized, too, in a form of :mod:`anondata.content.given`. If there are
+      several fields of content, name the one that the boxes are of: ``"regions:left"``. The field must exist, and
+      comes out as it is. If the boxes are a part of a JSON text, give its path, ``"regions.objects"``; only that part
+      comes out.
+    * ``"masks"`` (or ``"masks:left"``): masks of the same, in a form of :mod:`anondata.content.masks`. The field must
+      exist, and does *not* come out, because an outline can tell who somebody is. A mask that a model is to learn
+      from is declared ``"keep"``; then nothing is anonymized because of it.
 
-    A field of ``"insights"`` need not be there: it comes out with a text on what was in the others, in words that
-    identify nobody (see :mod:`anondata.content.insights`). What was there under its name is dropped.
-
-    A field of ``"regions"`` holds boxes of what is to be anonymized besides what detectors find, in a form of
-    :mod:`anondata.content.given`. Of several fields of content it names its own: ``"regions:left"``. It must be
-    there, and comes out as it is: boxes are no pixels. Where they are a part of a JSON text, its path is told,
-    ``"regions.objects"``, and that part alone comes out.
-
-    A field of ``"masks"`` (``"masks:left"``) holds masks of the same, in a form of :mod:`anondata.content.masks`. It
-    must be there, and does *not* come out: an outline can tell who somebody is. One that may come out as it is, such
-    as a label of every pixel that a model learns from, is declared ``"keep"``; then it says nothing of where to look.
+    Args:
+        fields: a word for each field.
 
     >>> schema = Schema({"image": "image", "label": "keep", "caption": "drop"})
     >>> schema.check({"image": b"", "label": 3, "caption": ""})
@@ -68,7 +69,11 @@ class Schema:
     fields: Mapping[str, str]
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises :class:`UndeclaredFieldError` for the first field that nobody declared."""
+        """Checks that all fields are declared.
+
+        Raises:
+            UndeclaredFieldError: names the first field that is not.
+        """
         for name in names:
             if name not in self.fields:
                 raise UndeclaredFieldError(
@@ -81,10 +86,10 @@ class Schema:
         return {name: kind for name, kind in self.fields.items() if kind not in other and not is_regions(kind)}
 
     def regions(self) -> dict[str, str]:
-        """The fields that hold boxes or masks of regions, each with the field of content whose they are.
+        """The fields that hold boxes or masks, each with the field of content that they belong to.
 
         Raises:
-            PolicyError: one that names no field of content, or names none where there is not just one.
+            PolicyError: a field names a field of content that does not exist, or names none though there are several.
         """
         content = list(self.content())
         found = {name: kind.partition(":")[2] for name, kind in self.fields.items() if is_regions(kind)}
@@ -113,7 +118,11 @@ class Schema:
         return tuple(n for n, kind in self.fields.items() if kind == KEEP or (is_regions(kind) and comes_out(kind)))
 
     def check_content_types(self, known: Iterable[str]) -> None:
-        """Raises :class:`PolicyError` where a field's content type has no rules."""
+        """Checks that the policy has rules for the content type of each field.
+
+        Raises:
+            PolicyError: names the first field that it has no rules for.
+        """
         known = sorted(known)
         for name, kind in self.content().items():
             if kind not in known:

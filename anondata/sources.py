@@ -212,7 +212,9 @@ def _remote(src: str, number: int, tally: _Tally) -> Iterator[Source]:
         raise MissingExtraError(f"SRC {number}: {error}. `pip install` what it names, and try again") from error
     except ValueError as error:
         known = "https://filesystem-spec.readthedocs.io"
-        raise ArgumentError(f"SRC {number} is a URL of no protocol that fsspec knows; see {known}") from error
+        raise ArgumentError(
+            f"SRC {number} is a URL with a protocol that fsspec does not know; see {known}"
+        ) from error
     try:
         yield from _remote_files(fs, place, number, tally)
     except AnondataError:

@@ -261,7 +261,7 @@ def check_audit(audit: Mapping[str, Any]) -> None:
 def _check_words(facts: Facts) -> None:
     check_licence(facts.licence)
     for name in ("source_datasets", "tags"):
-        _check(all(_WORD.fullmatch(word) for word in getattr(facts, name)), f"{name}: ids or single words")
+        _check(all(_WORD.fullmatch(word) for word in getattr(facts, name)), f"{name} as ids or words without spaces")
     _check(bool(re.fullmatch(r"\d+\.\d+\.\d+", facts.version)), "version: three numbers, such as 1.0.0")
     for path in facts.plots:
         _check(not is_path_of_a_machine(path) and bool(re.fullmatch(r"[\w./-]+", path)), "plots: relative paths")

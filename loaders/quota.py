@@ -15,14 +15,16 @@ UNNAMED = "unnamed"
 
 
 class Quota(TypedDict, total=False):
-    """Keywords that every adapter takes, to charge what it delivers before it is delivered.
+    """Keywords of every adapter. What an adapter delivers is charged before it is delivered.
 
-    client: who receives it. ledger: a :class:`~anondata.ledger.Ledger`, or its file or URL. Both, or neither.
-    dataset_name: what limits call the dataset; ``"unnamed"`` by default, which limits on all datasets cover.
-    at_limit: ``"raise"`` (:class:`~anondata.errors.QuotaExceeded`), or ``"stop"``: the iteration ends there.
+    Args:
+        client: who receives it.
+        ledger: a :class:`~anondata.ledger.Ledger`, or its file or URL. Give both of these, or neither.
+        dataset_name: what limits call the dataset; by default ``"unnamed"``, which limits on all datasets cover.
+        at_limit: ``"raise"`` :class:`~anondata.errors.QuotaExceeded`, or ``"stop"`` the iteration.
 
-    What was withheld is not charged, what stands in for it is. Whatever is asked for again is charged again: an epoch
-    costs what the epoch before did. What workers of a DataLoader read ahead counts as delivered.
+    A withheld sample is not charged, one that stands in for it is. What is asked for again is charged again: each
+    epoch costs as much as the one before. What workers of a DataLoader read ahead counts as delivered.
     """
 
     client: str
@@ -32,20 +34,24 @@ class Quota(TypedDict, total=False):
 
 
 def account_of(quota: Quota, anonymizer: Anonymizer, *, may_stop: bool = True) -> Account | None:
-    """The account that deliveries are charged to; None where nobody asked for one. Opens nothing.
+    """The account that deliveries are charged to; None if nobody asked for one. Opens nothing.
 
-    may_stop: whether the adapter can end early; a view has a length.
+    Args:
+        quota: the caller's keywords.
+        anonymizer: its policy and run key are noted beside each delivery.
+        may_stop: whether the adapter can end early. A view cannot, because it has a length.
 
     Raises:
-        TypeError: a keyword that is none. PolicyError: a client without a ledger, or the other way round.
-        LimitError: a name that is none.
+        TypeError: a keyword is unknown.
+        PolicyError: a client without a ledger, or the other way round.
+        LimitError: a name that a ledger cannot hold.
     """
     if unknown := sorted(set(quota) - set(Quota.__annotations__)):
         raise TypeError(f"unexpected keyword {unknown[0]!r}")
     client, ledger = quota.get("client"), quota.get("ledger")
     if client is None and ledger is None:
         if quota:
-            raise PolicyError("dataset_name and at_limit say nothing without client= and ledger=")
+            raise PolicyError("dataset_name and at_limit need client= and ledger=")
         return None
     if client is None or ledger is None:
         raise PolicyError("client= and ledger= belong together: whom to charge, and where that is kept")

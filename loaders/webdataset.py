@@ -52,24 +52,30 @@ def anonymize(
     report_folder: str | os.PathLike[str] | None = None,
     **quota: Unpack[Quota],
 ) -> Stage:
-    """A stage for ``wds.WebDataset(…).compose(stage)`` and ``wds.DataPipeline(…, stage, …)``.
+    """Makes a stage for ``wds.WebDataset(…).compose(stage)`` and ``wds.DataPipeline(…, stage, …)``.
 
-    Best before ``.decode()``: then a corrupt picture is withheld here, and not left to WebDataset's handlers. It
-    also takes what ``.decode`` makes (PIL images, arrays, tensors), but not tuples or batches. An encoded picture
-    keeps its field's name even where it is written in another format (GIF becomes PNG): decoders look at the bytes.
-    ``__key__`` passes; ``__url__`` and ``__local_path__``, which are names of files, do not.
+    Put it before ``.decode()``: then a corrupt picture is withheld here, and not left to WebDataset's handlers. The
+    stage also takes what ``.decode`` makes (PIL images, arrays, tensors), but not tuples or batches. An encoded
+    picture keeps its field's name, also if it is written in another format (GIF becomes PNG): decoders look at the
+    bytes. ``__key__`` passes; ``__url__`` and ``__local_path__``, which are names of files, do not.
 
-    fields: content types by name of the field; ``"jpg;png"`` stands for one or the other, ``"json": "regions"`` is
-        for boxes, ``"seg.png": "masks"`` for masks, which do not come out; see :class:`anondata.samples.Schema`.
-        keep, drop: all other fields.
-    on_withheld: ``"drop"``, ``"replace"`` (by another sample that this process released, which then has the key of
-        the one withheld; dropped while there is none) or ``"raise"``. group: a kept field, or a function of the kept
-        fields: samples of one group may stand in for one another.
-    batch: samples that go through the engine together. report_folder: where processes add up their reports.
-    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`.
+    Args:
+        anonymizer: holds the policy and the run key.
+        fields: the content type of each field that holds content; ``"jpg;png"`` stands for one or the other.
+            ``"json": "regions"`` is for boxes; ``"seg.png": "masks"`` for masks, which do not come out; see
+            :class:`anondata.samples.Schema`.
+        keep: fields that pass as they are.
+        drop: fields that do not come out.
+        on_withheld: what comes instead of a withheld sample. ``"drop"``: nothing. ``"replace"``: another sample that
+            this process released, under the key of the one withheld, or nothing while there is none. ``"raise"``: an
+            error.
+        group: a kept field, or a function of the kept fields. Samples of one group may stand in for each other.
+        batch: how many samples go through the engine together; None chooses by the device.
+        report_folder: where processes keep their counts; a shared folder if several machines work on one run.
+        client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`.
 
     Raises:
-        PolicyError: for a declaration that cannot be followed.
+        PolicyError: the declarations contradict each other.
     """
     declared = declare_fields(fields, keep, drop)
     for name in declared.schema.fields:
@@ -85,19 +91,19 @@ def anonymize(
 class Stage:
     """Anonymizes a stream of dict samples, in order and in micro-batches; made by :func:`anonymize`.
 
-    It can be pickled, so workers of a DataLoader may be forked or spawned. Errors come out where the samples do; no
-    ``handler=`` of another stage can take them for a bad sample.
+    It can be pickled, so workers of a DataLoader may be forked or spawned. Errors are raised where the samples come
+    out, so no ``handler=`` of another stage can mistake them for a bad sample.
     """
 
     flow: Flow
     fields: Fields
 
     def __call__(self, samples: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """The samples that may be seen.
+        """The samples that may be released.
 
         Raises:
             UndeclaredFieldError: a sample has a field that nobody declared.
-            FieldTypeError: for what is no sample.
+            FieldTypeError: something in the stream is not a sample.
             WithheldError: a sample was withheld and ``on_withheld`` says so, or nothing was ever released.
         """
         spares = Spares()

@@ -144,7 +144,7 @@ def test_where_a_gate_cannot_be_asked_it_is_changed(astronaut: Tensor, box: list
 def test_the_policy_must_say_what_the_category_means(astronaut: Tensor, box: list[float]) -> None:
     outcome = outcome_of(astronaut, boxed(box, "not_a_face"), load_policy("faces"))
     assert outcome.reason == "wrong_regions"
-    with pytest.raises(PolicyError, match="given: 'not_a_dog' is no kind of these regions"):
+    with pytest.raises(PolicyError, match="given: a category means 'not_a_dog'; expected exactly one of"):
         from_yaml(POLICY.replace("GATES", "self_match").replace("not_a_face", "not_a_dog"))
     text = "name: x\ncontent: {image: {detect: [frame], regions: {frame: {ladder: [fill], verify: [self_match]}}, "
     with pytest.raises(PolicyError, match="given: 'not_a_face' is no kind"):

@@ -30,7 +30,7 @@ def check_policy_named(policy: str) -> None:
 def check_device_named(device: str) -> None:
     """Raises ``click.UsageError`` for what is no device, wherever it may be."""
     if not _DEVICES.fullmatch(device):
-        raise click.UsageError(f"device {device!r} cannot be used here; try auto, or cpu")
+        raise click.UsageError(f"device {device!r} cannot be used here; take auto or cpu")
 
 
 def check_there(sources: Sequence[str], what: str = "SRC") -> None:

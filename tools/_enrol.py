@@ -83,7 +83,7 @@ def _of_matrix(job: Enrolment) -> list[Examined]:
     from anondata.verifiers.gallery.matrix import read_matrix
 
     if len(job.sources) > 1:
-        raise click.UsageError("a matrix comes alone; add the others afterwards")
+        raise click.UsageError("a matrix must be the only SRC; add others afterwards, with `anondata gallery add`")
     if not job.embedder_named:
         raise click.UsageError(
             "say which network made the templates (--embedder NAME): those of different networks do not compare"

@@ -39,7 +39,7 @@ def quota_of(client: str | None, ledger: str | None, dataset_name: str | None) -
     """
     if client is None:
         if dataset_name is not None:
-            raise click.UsageError("--dataset-name says nothing without --client")
+            raise click.UsageError("--dataset-name needs --client")
         return {}  # the variable may be set for other commands
     if ledger is None:
         raise click.UsageError("--client needs --ledger, or the variable ANONDATA_LEDGER")

@@ -39,7 +39,7 @@ max_pixels_option = click.option(
 
 @click.command("anonymize")
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
-@click.option("--out", metavar="DST", required=True, help="Local folder for the results; made where it is not there.")
+@click.option("--out", metavar="DST", required=True, help="Local folder for the results; made if it does not exist.")
 @click.option("--policy", default="faces", show_default=True, help="Name of a preset, or path of a YAML file.")
 @own_code_option
 @click.option(
@@ -59,8 +59,8 @@ max_pixels_option = click.option(
     "regions_file",
     metavar="FILE",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="Boxes to be anonymized besides what is found: COCO (.json) or an imagefolder's metadata.jsonl, which names "
-    "every picture by its path below SRC. The policy's given: says what categories mean.",
+    help="Boxes that are anonymized, too: COCO (.json) or an imagefolder's metadata.jsonl, which must name every "
+    "picture by its path below SRC. The policy's given: says what categories mean.",
 )
 @click.option("--rename", is_flag=True, help="Name outputs by keyed hashes in one flat folder: names identify, too.")
 @click.option(
@@ -76,7 +76,7 @@ max_pixels_option = click.option(
     "whether they identify anybody.",
 )
 @quota_options
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in an order that stays.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N, in a fixed order.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads.  [default: cores; 4 on CUDA]")
 @max_pixels_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
@@ -125,9 +125,9 @@ def command(
     The structure below each SRC is kept. A picture that is written in another format than its name says gets a second
     suffix: x.gif becomes x.gif.png.
 
-    The same command run again does only what is missing, or has other --regions. DST/.anondata keeps track of that by
-    keyed hashes; it need not be published. Exit code 0: all released, 3: some withheld, 2: usage, 1: failure, 130:
-    interrupted.
+    The same command again does only what is missing, and pictures whose boxes in --regions changed. DST/.anondata
+    keeps track of that by keyed hashes; it need not be published. Exit code 0: all released, 3: some withheld, 2:
+    usage, 1: failure, 130: interrupted.
     """
     folder = _folder(out)
     check_policy_named(policy)
@@ -218,7 +218,7 @@ def _texts(path: Path, known: Set[str]) -> dict[str, str]:
     except ArgumentError as error:
         raise click.UsageError(f"--insights-from: {error}") from error
     if strange := sum(name not in known for name in texts):
-        raise click.UsageError(f"--insights-from names {strange} of {len(texts)} pictures that are in no SRC")
+        raise click.UsageError(f"--insights-from names {strange} of {len(texts)} pictures that no SRC holds")
     return texts
 
 
@@ -266,7 +266,7 @@ def usable_device(device: str) -> str:
         chosen = choose_device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise click.UsageError(f"device {device!r} cannot be used here; try auto, or cpu") from error
+        raise click.UsageError(f"device {device!r} cannot be used here; take auto or cpu") from error
     return str(chosen)
 
 

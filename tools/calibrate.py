@@ -62,7 +62,7 @@ def command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure below which distance an embedder takes two photos for one person, at stated false-accept rates.
+    """Measure the distance below which an embedder takes two photos for one person, at stated false-accept rates.
 
     FACES is a folder with metadata.csv or metadata.jsonl (columns file_name and identity), or with a folder for each
     person. Photos without a face, or with several, are counted and left out. A rate is refused when there are fewer
@@ -113,9 +113,11 @@ def _check_outputs(out: Path, plot: Path | None) -> None:
         try:
             load(out)
         except CalibrationError as error:
-            raise click.UsageError("--out is a file that is no calibration; it is not overwritten") from error
+            raise click.UsageError(
+                "--out is there already and is not a calibration; it is not overwritten"
+            ) from error
     if plot and plot.exists() and not plot.read_bytes().startswith(b"\x89PNG"):
-        raise click.UsageError("--plot is a file that is no PNG; it is not overwritten")
+        raise click.UsageError("--plot is there already and is not a PNG; it is not overwritten")
     if plot:
         _matplotlib()
 

@@ -106,7 +106,7 @@ def read_audit(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CardError("the audit is not JSON; run `anondata audit` again") from error
     if not isinstance(body, dict):
-        raise CardError("the audit is no object; run `anondata audit` again")
+        raise CardError("the audit is not a JSON object; run `anondata audit` again")
     return body
 
 
@@ -119,7 +119,9 @@ def _check_ours(out: Path) -> None:
     except FileNotFoundError:
         return
     except (CardError, UnicodeDecodeError) as error:
-        raise CardError(f"OUT holds a {README} that is no card of ours; move it, or give another --out") from error
+        raise CardError(
+            f"OUT holds a {README} that anondata did not write; move it, or give another --out"
+        ) from error
     except OSError as error:
         raise OutputError(f"the {README} in OUT cannot be read: {error.strerror}") from error
 

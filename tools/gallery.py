@@ -207,7 +207,7 @@ def merge(
 @key_option
 @json_option
 def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool) -> None:
-    """Tell what is in the gallery FILE, a path or a URL: counts, embedder, index and fingerprint; no names."""
+    """Show what is in the gallery FILE, a path or a URL: counts, embedder, index and fingerprint; no names."""
     from anondata.verifiers.gallery.file import open_any
     from anondata.verifiers.gallery.places import PlaceGallery
 

@@ -46,7 +46,7 @@ def list_(as_json: bool) -> None:
 @_WHICH
 @own_code_option
 def show(policy: str, own_code: tuple[str, ...]) -> None:
-    """Print a policy as YAML with every parameter: a good start for one's own."""
+    """Print a policy as YAML with every parameter: a good start for your own."""
     from anondata.policy import load_policy
 
     click.echo(load_policy(policy, own_code=own_code).to_yaml(), nl=False)
@@ -85,7 +85,7 @@ def check(policy: str, own_code: tuple[str, ...]) -> None:
 @own_code_option
 @_JSON
 def explain(policy: str, own_code: tuple[str, ...], as_json: bool) -> None:
-    """Say in plain words what is done to what, what must hold, what is left at most, and what stays as it is."""
+    """Say in plain words what is done, what is checked, what is left at most, and what stays as it is."""
     from anondata.cards._bounds import bounds
     from anondata.cards._limits import left_alone
     from anondata.cards._words import sentences

@@ -91,7 +91,7 @@ def _check(out: Path) -> None:
     if not out.parent.is_dir():
         raise click.UsageError("the folder of --out does not exist")
     if out.exists() and MARK.encode() not in out.read_bytes()[:400]:
-        raise click.UsageError("--out is a file that is no preview; it is not overwritten")
+        raise click.UsageError("--out is there already and is not a preview; it is not overwritten")
 
 
 def _pair(anonymizer: Anonymizer, source: Source, boxes: Boxes | None) -> Pair:

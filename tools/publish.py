@@ -1,4 +1,4 @@
-"""``anondata publish``: gives an anonymized output away, with a card, a manifest, and only if an audit allows it."""
+"""``anondata publish``: publishes an anonymized output with a card and a manifest, if its audit allows that."""
 
 from __future__ import annotations
 

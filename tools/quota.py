@@ -1,4 +1,4 @@
-"""``anondata quota``: how much each client may receive, how much it has, and whether the history is whole."""
+"""``anondata quota``: how much each client may receive, how much it received, and whether the history is whole."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _terms(function: F) -> F:
 
 @click.group("quota")
 def command() -> None:
-    """Say how much each client may receive, and look at what it has.
+    """Set how much each client may receive, and show what it has received.
 
     Quotas are kept in a ledger, a file for one machine or a PostgreSQL database for several. A client for whom no
     limit is set gets nothing. All limits that apply must hold together: of the client, of its dataset and content
@@ -77,9 +77,9 @@ def command() -> None:
 @_terms
 @click.argument("amount", metavar="AMOUNT|unlimited")
 def set_(amount: str, url: str, **terms: Any) -> None:
-    """Set a limit, or another amount for one; the first makes the ledger.
+    """Set or change a limit. The first one creates the ledger.
 
-    AMOUNT is a whole number. With `unlimited` a client is known, and what it receives is counted. Those who are at
+    AMOUNT is a whole number. `unlimited` sets no limit, and counts what the client receives. Processes that are at
     work keep what they reserved before.
     """
     if not (amount == "unlimited" or amount.isdecimal()):
@@ -93,7 +93,7 @@ def set_(amount: str, url: str, **terms: Any) -> None:
 @command.command()
 @_terms
 def remove(url: str, **terms: Any) -> None:
-    """Take a limit away. A client for whom none is left gets nothing."""
+    """Remove a limit. A client without any limit gets nothing."""
     with _opened(url) as ledger:
         limit = _limit(terms, None)
         if not ledger.remove_limit(limit):
@@ -106,7 +106,7 @@ def remove(url: str, **terms: Any) -> None:
 @json_option
 @ledger_option
 def show(client: str | None, as_json: bool, url: str) -> None:
-    """Show limits and how far they are used.
+    """Show limits, and how much of each is used.
 
     With --client those that bind it, also defaults and those over all clients. What open leases hold is reserved.
     """
@@ -137,7 +137,7 @@ def history(client: str | None, last: int | None, as_json: bool, url: str) -> No
 @click.option("--head", metavar="HASH", help="A head that was printed before; it must be in the history still.")
 @ledger_option
 def verify(head: str | None, url: str) -> None:
-    """Check that the history is whole, and that limits and counters are what it says. Exit code 1 when not.
+    """Check that nobody changed the history, and that limits and counters agree with it. Exit code 1 if not.
 
     Prints the head of the history. Keep it where nobody who can write the ledger can change it: with --head it shows
     later whether the history was rewritten since.

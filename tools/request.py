@@ -59,7 +59,7 @@ PLAN_FORMAT, LIST_FORMAT = "anondata.request_plan/1", "anondata.request_list/1"
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and whether the client may have it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 def command(catalog: Path, client: str, only_list: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Meet a client's request: N anonymized samples of a dataset, with a card, charged to its quota.
+    """Deliver N anonymized samples of a dataset to a client, with a card, charged to its quota.
 
     Samples are drawn at random from those that fit, anonymized by the dataset's policy for the content type and
     verified; one that cannot be made safe is replaced by another. Then all of them are attacked against their
@@ -115,7 +115,7 @@ def _where(given: tuple[str, ...]) -> dict[str, str]:
         if not equals or not name:
             raise click.UsageError("--where is written COLUMN=VALUE")
         if out.setdefault(name, value) != value:
-            raise click.UsageError(f"--where asks for two values of {name!r} at once, which no sample has")
+            raise click.UsageError(f"--where asks for two values of {name!r} at once; no sample has both")
     return out
 
 

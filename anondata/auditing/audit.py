@@ -31,18 +31,23 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit found. body: all figures, as they stand in ``audit.json``; no file names and no identities.
+    """What an audit found.
 
-    worst_rank1: the share of probes, in [0, 1], that the best attacker names at rank 1; context is not among them.
+    Args:
+        body: all figures, as ``audit.json`` holds them; no file names and no identities.
+        worst_rank1: the share of probes, in [0, 1], that the best attacker names at rank 1. The context attacker is
+            not counted.
     """
 
     body: Mapping[str, Any]
     worst_rank1: float
 
     def write(self, out: str | os.PathLike[str], *, plots: bool = True) -> None:
-        """Writes ``audit.json`` and plots into a folder; plots of an earlier audit do not stay beside it.
+        """Writes ``audit.json`` and plots into a folder, and removes plots of an earlier audit there.
 
-        Raises: OutputError, and MissingExtraError where plots need matplotlib.
+        Raises:
+            OutputError: the folder cannot be written.
+            MissingExtraError: matplotlib is not installed, which plots need.
         """
         from anondata.cards.audit_plots import FILES, write_plots
 
@@ -77,30 +82,36 @@ def audit(
     device: str = "auto",
     show: Show = lambda what, done, total: None,
 ) -> Audited:
-    """Attacks the output of any anonymization tool.
+    """Attacks the output of any anonymization tool, and says how many people can still be named.
 
     A file of the output belongs to the original of the same path; its suffix may be another or an additional one, and
-    its name may end in ``_anonymized``. Of rows that ``materialize`` or ``anonymize_shards`` wrote, originals are
+    its name may end in ``_anonymized``. For rows that ``materialize`` or ``anonymize_shards`` wrote, originals are
     found by their content, with the run key.
 
     Args:
         originals, anonymized: two folders, walked with all folders in them.
         pairs: a CSV with the columns original and anonymized, for results with other names.
-        identity: the column of the originals' metadata that says who it is; ``"-"``: nobody knows. None: the column
-            ``identity``, else the folders of the originals.
+        identity: the column of the originals' metadata that says who is in a photo. None takes the column
+            ``identity`` if there is one, else the folders of the originals. ``"-"`` means that nobody knows.
         groups: columns of the metadata whose groups of people are compared.
-        marked: faces are where the metadata marks them, where it does; else, and if False, a detector finds them.
-        attackers: names of :data:`anondata.verifiers.audit.ATTACKERS`; none means all.
-        embedders: names of the attackers' networks; none means all whose weights are here.
-        gallery: of enrolled people, whom one more naive attacker has.
-        fars: false-accept rates at which the true-accept rate is told.
+        marked: take the faces that the metadata marks. Where it marks none, or if this is False, a detector finds
+            them.
+        attackers: names of :data:`anondata.verifiers.audit.ATTACKERS`; empty means all.
+        embedders: names of the attackers' networks; empty means all whose weights are here.
+        gallery: enrolled people; one more naive attacker has it.
+        fars: false-accept rates at which the true-accept rate is reported.
         gate: the network that the tool checks its own results with, if it does.
-        run_key: of the output, which seals the audit, so that the output can be published. None: the one that is
-            kept for the folder, if there is one.
+        run_key: the key of the output. It seals the audit, so that the output can be published. None takes the one
+            that is kept for the folder, if there is one.
         device: ``"auto"``, or a torch device.
+        show: called with what is being done, how far it is, and of how much.
+
+    Returns:
+        All figures, and the share of people that the best attacker names.
 
     Raises:
-        AuditError: nothing to pair or to compare. ArgumentError: a column that is not there.
+        AuditError: there is nothing to pair or to compare.
+        ArgumentError: a column is not there.
         WeightsError: no network of the attackers can be loaded.
     """
     from anondata.anonymizer import choose_device

@@ -153,7 +153,9 @@ def _both(a: Path, b: Path) -> tuple[dict[str, Source], dict[str, Source]]:
     kept = {name: source for name, source in originals.items() if name not in outputs}
     if a.resolve() == b.resolve():
         if not outputs:
-            raise AuditError("A and B are one folder, and no picture in it is named as the x_anonymized of another")
+            raise AuditError(
+                "A and B are the same folder, and no picture in it is named x_anonymized after another one"
+            )
         return kept, {name: originals[name] for name in outputs}
     return kept, listed(b, a, "anonymized pictures")
 
@@ -164,7 +166,7 @@ def listed(folder: Path, other: Path, what: str) -> dict[str, Source]:
     try:
         found = list_sources([str(folder)], out=other if inside else folder / ".nowhere").sources
     except ArgumentError as error:
-        raise AuditError(f"the folder of {what} holds no image that can be told by its suffix") from error
+        raise AuditError(f"the folder of {what} holds no file with the suffix of an image") from error
     return {source.name: source for source in found}
 
 

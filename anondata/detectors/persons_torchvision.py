@@ -52,7 +52,7 @@ class TorchvisionPersonDetector:
     def __post_init__(self) -> None:
         check_params("persons-torchvision", threshold=self.threshold, smallest_px=100)
         if self.model not in MODELS:
-            raise PolicyError(f"model {self.model!r} is none of {', '.join(MODELS)}")
+            raise PolicyError(f"model {self.model!r} is not one of {', '.join(MODELS)}")
         if self.sha256 and not (len(self.sha256) >= 8 and set(self.sha256) <= set("0123456789abcdef")):
             raise PolicyError("sha256 must be eight hexadecimal digits in lower case or more")
 

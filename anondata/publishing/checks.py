@@ -47,8 +47,8 @@ def checked(
     found = differences(manifest, folder, ignored=_beside(manifest), show=show)
     if found:
         raise PublishError(
-            f"the output is not as it was written: files {found.words}. Take what does not belong there away, and "
-            "run the same command again that wrote it, which makes anew what is missing or changed"
+            f"the output was changed since it was written: files {found.words}. Remove what does not belong there "
+            "and run the command that wrote it again: it makes again what is missing or changed"
         )
     _check_report(folder, manifest)
     if not manifest.files:
@@ -96,7 +96,7 @@ def read_audit(path: Path) -> Json:
             "not see what a few means of a mosaic's cells tell. Run `anondata audit` again"
         )
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise PublishError(f"the audit is none of the format {FORMAT}; run `anondata audit` again")
+        raise PublishError(f"the audit does not have the format {FORMAT}; run `anondata audit` again")
     return body
 
 

@@ -25,7 +25,7 @@ class Location:
         try:
             self.fs, root = fsspec.core.url_to_fs(place)
         except Exception as error:  # storages raise what they like; its text would name the place
-            raise PublishError(f"the place is none that can be read: {type(error).__name__}") from error
+            raise PublishError(f"cannot read from the place: {type(error).__name__}") from error
         self.root = str(root).rstrip("/")
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self.local = bool(protocols & {"file", "local"})
@@ -39,13 +39,13 @@ class Location:
         self._check_plain(name)
         try:
             if int(self._try(lambda: self.fs.info(f"{self.root}/{name}"))["size"]) > SMALL_BYTES:
-                raise PublishError(f"{name} is too large to be one")
+                raise PublishError(f"{name} is too large")
             data: bytes = self._try(lambda: self.fs.cat_file(f"{self.root}/{name}"))
             return data.decode()
         except FileNotFoundError:
             return None
         except UnicodeDecodeError as error:
-            raise PublishError(f"{name} is no text") from error
+            raise PublishError(f"{name} is not a text file") from error
 
     def opened(self, name: str) -> Any:
         """A file to be read in parts. Raises also what the storage raises, while it is read."""
@@ -64,7 +64,7 @@ class Location:
             try:
                 self._try(lambda: self.fs.get_file(f"{self.root}/{name}", str(path)))
             except FileNotFoundError as error:
-                raise PublishError("a file is gone") from error
+                raise PublishError("a file is missing") from error
             yield path
 
     def _check_plain(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Gives an anonymized output away, with a card, a manifest, and only if an audit allows it."""
+"""Publishes an anonymized output with a card and a manifest, if its audit allows that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class About:
-    """What only the publisher can say. licence: an id of the Hub's list. sources: ids, or words such as private."""
+    """What only the publisher can say about a dataset.
+
+    Args:
+        title: the dataset's title.
+        licence: an id of the Hub's list, such as ``cc-by-4.0``.
+        summary: text about the data, in paragraphs.
+        homepage: the address of a page about the dataset.
+        sources: what it was made from: ids of datasets, or single words such as ``private``.
+        tags: further tags for the Hub.
+    """
 
     title: str
     licence: str
@@ -41,7 +50,13 @@ class About:
 
 @dataclass(frozen=True)
 class Published:
-    """Where it is, and how much. sealed: whether the seal of the output was found to hold; None: nobody looked."""
+    """What was published.
+
+    Args:
+        place: where it is.
+        files, bytes, pictures: how much it is.
+        sealed: whether the seal of the output holds; None if no run key was there to check it.
+    """
 
     place: str
     files: int
@@ -66,26 +81,39 @@ def publish(
     endpoint: str | None = None,
     show: Show = lambda what, done, total: None,
 ) -> Published:
-    """Publishes an output of ``anonymize``, ``materialize`` or ``shards``, if all of it is as it should be.
+    """Publishes an output of ``anonymize``, ``materialize`` or ``shards``, after checking all of it.
 
-    audit: an ``audit.json``, or the folder that ``anondata audit`` wrote. to: a folder that is not there yet or
-    empty, or a URL that fsspec writes. repo_id: instead, a dataset of the Hugging Face Hub, made private unless
-    ``public``. run_key: of the run, to check its seal.
-    own_code: modules whose classes the policy may name, where no run key says that it is of one's own.
-    rows_per_file: None makes parquet files of about 256 MiB.
-    webdataset: puts the shards of ``shards`` beside the parquet files; their keys must be renamed ones.
-    labels: of an output of ``anonymize``, the folder that each picture lies in becomes the column ``label``. The
-    folders' names come out. endpoint: of another Hub.
+    Names of files and keys of samples are not published. Rows that are made of pictures are in the order of their
+    digests.
 
-    Names of files and keys of samples are not published; rows made of pictures are in the order of their digests.
+    Args:
+        folder: the output. Its run must have come to its end.
+        audit: an ``audit.json``, or the folder that :meth:`anondata.Audited.write` wrote.
+        about: what only the publisher can say.
+        to: a folder that does not exist or is empty, or a URL that fsspec writes.
+        repo_id: instead of ``to``, a dataset ``org/name`` on the Hugging Face Hub.
+        public: everybody may see the repository. By default it is private.
+        run_key: the key of the run, to check the output's seal.
+        own_code: modules whose classes the policy may name. Not needed if the run key shows that the policy is yours.
+        rows_per_file: rows of a parquet file; None makes files of about 256 MiB.
+        webdataset: puts the shards beside the parquet files. Their keys must have been renamed.
+        labels: for outputs of ``anonymize``: the folder that each picture lies in becomes the column ``label``. The
+            folders' names come out.
+        endpoint: the address of another Hub.
+        show: called with what is being done, how far it is, and of how much.
+
+    Returns:
+        Where the publication is and how large it is.
 
     Raises:
-        ManifestError, PublishError: it may not be published, or cannot be; nothing was. CardError: the card lacks
-            something. MissingExtraError: a package of the extras ``cards`` or ``hf`` is not here.
+        ManifestError: the output has no manifest, or one that contradicts itself; nothing was published.
+        PublishError: the output may not be published, or it cannot be; nothing was published.
+        CardError: the card lacks something.
+        MissingExtraError: a package of the extras ``cards`` or ``hf`` is not installed.
     """
     check_packages()
     if (to is None) == (repo_id is None):
-        raise PublishError("say where to: either a place, or the id of a repository")
+        raise PublishError("say where to publish: either to, a place, or repo_id")
     source, place = Path(folder), None if to is None else os.fspath(to)
     maker = _Maker(source, about, Options(rows_per_file, webdataset, labels), _key(run_key), tuple(own_code), show)
     api = _before(source, place, repo_id, public=public, endpoint=endpoint)

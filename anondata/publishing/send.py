@@ -37,9 +37,9 @@ def check_place(to: str, folder: Path) -> None:
     if _is_local(fs):
         target, source = Path(root).resolve(), folder.resolve()
         if target.is_relative_to(source) or source.is_relative_to(target):
-            raise PublishError("the destination and the output lie in one another; choose a place apart")
+            raise PublishError("the destination and the output lie inside each other; choose another place")
         if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-            raise PublishError("the destination is not empty; choose a place where nothing is")
+            raise PublishError("the destination is not empty; choose an empty place")
         return
     from anondata.loaders._retry import with_retries
 
@@ -48,9 +48,9 @@ def check_place(to: str, folder: Path) -> None:
     except FileNotFoundError:
         return
     except Exception as error:  # storages raise what they like; its text would name the place
-        raise PublishError(f"the destination cannot be looked at: {type(error).__name__}") from error
+        raise PublishError(f"cannot list the destination: {type(error).__name__}") from error
     if taken:
-        raise PublishError("the destination is not empty; choose a place where nothing is")
+        raise PublishError("the destination is not empty; choose an empty place")
 
 
 def workshop_of(to: str | None) -> Path | None:
@@ -126,7 +126,7 @@ def _storage(to: str) -> tuple[Any, str]:
     try:
         fs, root = fsspec.core.url_to_fs(to)
     except Exception as error:  # storages raise what they like; its text would name the place
-        raise PublishError(f"the destination is none that can be written: {type(error).__name__}") from error
+        raise PublishError(f"cannot write to the destination: {type(error).__name__}") from error
     return fs, str(root)
 
 
@@ -272,7 +272,7 @@ def _words(error: BaseException) -> str:
         busy = "the Hub is busy; publish again later, what was sent need not be sent again"
         return _REFUSED.get(status, busy if status in (408, 429) or status >= 500 else f"the Hub answers {status}")
     if type(error).__name__ == "HFValidationError":
-        return "the repository id is none; it is written org/name"
+        return "the repository id is not valid; write it as org/name"
     if isinstance(error, OSError) and error.errno:
         return str(os.strerror(error.errno))
     if _passing(error):

@@ -30,7 +30,13 @@ Show = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. ok: None where it could not be, or is only told. words: what was found."""
+    """One check of a publication.
+
+    Args:
+        name: what was checked.
+        ok: whether it passed; None if it could not be checked, or only informs.
+        words: what was found.
+    """
 
     name: str
     ok: bool | None
@@ -46,15 +52,23 @@ def verify(
     own_code: Iterable[str] = (),
     show: Show = lambda done: None,
 ) -> list[Check]:
-    """Checks a publication; none of it is trusted, and nothing of it is run.
+    """Checks a publication. Nothing in it is trusted, and none of its code is run.
 
-    place: a folder, a URL that fsspec reads, or ``hf://datasets/org/name``. limit: in how many pictures the policy's
-    detectors look for faces; None is all. galleries: by name; a face that is near one of their people is a failure,
-    and unless ``limit`` says otherwise all pictures are looked at. run_key: of the run, to check the seal.
-    own_code: modules whose classes the policy may name, because you trust its maker; they are imported and run.
+    Args:
+        place: a folder, a URL that fsspec reads, or ``hf://datasets/org/name``.
+        limit: in how many pictures the policy's detectors look for faces; None means all.
+        galleries: galleries by name. A face that is near one of their people fails. All pictures are looked at,
+            unless ``limit`` says otherwise.
+        run_key: the key of the run, to check the seal.
+        own_code: modules whose classes the policy may name, because you trust its maker; they are imported and run.
+        show: called with how many files were looked at.
+
+    Returns:
+        One check for each thing that was looked at. The publication is good if no ``ok`` is False.
 
     Raises:
-        PublishError: the place cannot be read. GalleryError: a gallery of an unknown embedder.
+        PublishError: the place cannot be read.
+        GalleryError: a gallery was made with an unknown embedder.
     """
     there = Location(os.fspath(place))
     try:
@@ -71,7 +85,7 @@ def _manifest(text: str | None, own_code: Iterable[str], run_key: RunKey | None)
     from anondata.manifest import from_json
 
     if text is None:
-        raise ManifestError(f"there is no {MANIFEST}: this is no publication, or one that is not complete")
+        raise ManifestError(f"there is no {MANIFEST}: this is not a publication, or it is not complete")
     return from_json(text, own_code=own_code, run_key=run_key)
 
 

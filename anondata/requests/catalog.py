@@ -124,7 +124,7 @@ class CatalogEntry(_Data):
             raise ValueError("fields: no column is declared to hold content")
         _check_regions(self.fields)
         if lacking := sorted(set(self.content_types) - set(self.policy)):
-            raise ValueError(f"policy: none for the content type {lacking[0]!r}")
+            raise ValueError(f"policy: no policy for the content type {lacking[0]!r}")
         if strange := sorted(set(self.policy) - set(self.content_types)):
             raise ValueError(f"policy: no column of fields holds the content type {strange[0]!r}")
         if self.group is not None and self.group not in self.keep:
@@ -178,10 +178,12 @@ class Catalog:
         if dataset in known:
             return known[dataset]
         if not known:
-            raise RequestError(f"client {client!r} may ask for no dataset of this catalog; is the name right?")
+            raise RequestError(
+                f"client {client!r} may not ask for any dataset of this catalog; check the client's name"
+            )
         near = difflib.get_close_matches(dataset, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`anondata request --list` tells those that it may"
-        raise RequestError(f"client {client!r} may ask for no dataset {dataset!r}; {hint}")
+        raise RequestError(f"client {client!r} may not ask for dataset {dataset!r}; {hint}")
 
     def path(self, place: str) -> Path:
         """A path of the catalog's."""
@@ -203,7 +205,7 @@ def load_catalog(source: str | Path | Catalog) -> Catalog:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise CatalogError(f"the catalog cannot be read: {said}") from error
     except YamlError as error:
-        raise CatalogError(f"the catalog is not YAML that is read here: {error}") from error
+        raise CatalogError(f"the catalog cannot be read as YAML: {error}") from error
     try:
         body = _Body.model_validate(data)
     except ValidationError as error:

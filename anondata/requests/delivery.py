@@ -54,7 +54,7 @@ class Delivery:
         charging = state is not None and state.charging  # what is left may be less by this very delivery
         granted = state.n if state is not None and charging else self._granted()
         if granted < FEWEST:
-            raise RequestError("one sample alone cannot be evaluated: nobody is there to be taken for another")
+            raise RequestError("an audit needs at least two samples; ask for more")
         self.work.begin(granted)
         if not self.work.is_ready():
             self._publish(*self._anonymize(granted))

@@ -33,7 +33,15 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request would do. left: samples that the client may still receive, None for any number."""
+    """What a request would do.
+
+    Args:
+        policy: the policy in words, a line each.
+        content_type: what is delivered.
+        granted: how many samples the client would get.
+        left: how many samples the client may still receive; None means any number.
+        candidates: how many samples match.
+    """
 
     policy: tuple[str, ...]
     content_type: str
@@ -59,25 +67,38 @@ def request(
     device: str = "auto",
     show: Show = lambda what, done, total: None,
 ) -> RequestResult:
-    """Delivers ``n`` anonymized samples of a dataset to a client, as ``anondata publish`` lays them out.
+    """Delivers ``n`` anonymized samples of a dataset to a client, in the layout of ``anondata publish``.
 
-    It is made beside ``out``, attacked as a whole, charged once, and put in place in one rename. The same call goes
-    on where one was stopped; one that was stopped after the charge charges nothing. Called again when all is
-    done, it changes nothing.
+    The delivery is made beside ``out``, audited as a whole, charged once, and put in place in one rename. After an
+    interruption the same call goes on, and charges nothing twice. Called again when all is done, it changes nothing.
 
-    catalog: see :mod:`anondata.requests.catalog`. content_type: may be left out where the dataset has one. where:
-    values of kept columns, all of which a sample must have. ledger: by default the catalog's. run_key:
-    decides which samples are drawn; by default one that is kept for ``out``. insights: adds a column of texts.
-    own_code: modules whose classes the catalog's policies may name.
-    as_many_as_there_are: takes what the quota leaves, where that is less.
+    Args:
+        catalog: the datasets and who may ask for them; see :mod:`anondata.requests.catalog`.
+        client: who asks, and is charged.
+        dataset: the catalog's name for the dataset.
+        n: how many samples. Fewer come if no more pass; the result says so.
+        out: a folder that does not exist yet, or is empty.
+        content_type: may be left out if the dataset has only one.
+        where: values of kept columns; a sample must have all of them.
+        ledger: where quotas are kept; by default the catalog's.
+        run_key: decides which samples are drawn; by default one that is kept for ``out``.
+        own_code: modules whose classes the catalog's policies may name.
+        insights: adds a column of texts on what anonymization took away.
+        as_many_as_there_are: takes what the quota leaves, if that is less than ``n``.
+        device: ``"auto"``, or a torch device.
+        show: called with what is being done, how far it is, and of how much.
 
-    Fewer than ``n`` come where no more pass; the result says so.
+    Returns:
+        What was delivered.
 
-    Raises, and then nothing is delivered:
+    Raises:
         CatalogError, PolicyError: what the operator wrote cannot be used.
-        RequestError: the client may not ask for this, nothing matches, or it is too weak against its attackers.
-        QuotaExceeded, UnknownClientError, LedgerError: the client may not receive so much, or nobody can tell.
-        UnreadableSourceError, UndeclaredFieldError, WithheldError, OutputError: samples cannot be read, or written.
+        RequestError: the client may not ask for this, nothing matches, or an attacker names too many people.
+        QuotaExceeded, UnknownClientError: the client may not receive so much.
+        LedgerError: the ledger cannot be read or written.
+        UnreadableSourceError, UndeclaredFieldError, WithheldError, OutputError: samples cannot be read or written.
+
+    After any of these nothing was delivered.
     """
     from anondata.anonymizer import choose_device
     from anondata.requests.catalog import load_catalog
@@ -107,7 +128,10 @@ def plan(
     as_many_as_there_are: bool = False,
     own_code: Iterable[str] = (),
 ) -> Plan:
-    """What :func:`request` would do, and whether it may. Anonymizes, writes and charges nothing. Raises as it."""
+    """What :func:`request` would do, and whether it may. Anonymizes, writes and charges nothing.
+
+    The arguments and errors are those of :func:`request`.
+    """
     from anondata.policy_words import in_words
     from anondata.requests.catalog import load_catalog
     from anondata.requests.source import candidates, check_place, loaded, quiet
@@ -126,8 +150,13 @@ def plan(
 
 @dataclass(frozen=True)
 class Offer:
-    """A dataset that a client may ask for. left: how many samples it may still receive, by content type; None is
-    any number."""
+    """A dataset that a client may ask for.
+
+    Args:
+        dataset: the catalog's name for it.
+        title: its title.
+        left: how many samples the client may still receive, by content type; None means any number.
+    """
 
     dataset: str
     title: str
@@ -137,9 +166,12 @@ class Offer:
 def offers(
     catalog: str | os.PathLike[str] | Catalog, *, client: str, ledger: str | Path | Ledger | None = None
 ) -> list[Offer]:
-    """The datasets of a catalog that a client may ask for.
+    """Lists the datasets of a catalog that a client may ask for.
 
-    Raises: CatalogError. LedgerError: nobody can tell what is left. LimitError: a name that no client can have.
+    Raises:
+        CatalogError: the catalog cannot be used.
+        LedgerError: the ledger cannot be read.
+        LimitError: no client can have this name.
     """
     from anondata.ledger import Scope
     from anondata.requests.catalog import load_catalog
@@ -186,9 +218,9 @@ def _check_place(out: Path, terms: Terms) -> None:
 
     source = local_place(terms.catalog, terms.entry)
     if not out.name:
-        raise RequestError("OUT has no name of its own; choose a folder below one")
+        raise RequestError("OUT must be a folder with a name, such as delivery/")
     if source is not None and out.resolve().is_relative_to(source.resolve()):
-        raise RequestError("OUT lies in the dataset itself; choose a place apart")
+        raise RequestError("OUT lies in the dataset itself; choose another place")
 
 
 def _key(out: Path, given: RunKey | bytes | None) -> RunKey:

@@ -143,7 +143,7 @@ class Evaluation:
                     raise
                 return self._audited({})  # people of whom no two faces are found: each face against its own original
         except AuditError as error:
-            raise RequestError(f"what would be delivered cannot be evaluated: {error}; {NOTHING}") from error
+            raise RequestError(f"the delivery cannot be audited: {error}; {NOTHING}") from error
 
     def _audited(self, people: Mapping[int, str]) -> dict[str, Any]:
         from anondata.auditing.rows import technique_of
@@ -187,7 +187,7 @@ class Evaluation:
                 [original] = stored[[number]].to_pylist()
                 before, after = _pictures(layout, self.schema, original), _pictures(layout, self.schema, row)
                 if set(after) - set(before):
-                    raise RequestError(f"a result has pictures that its original has not; {NOTHING}")
+                    raise RequestError(f"a result has pictures that its original does not have; {NOTHING}")
                 for place, picture in after.items():
                     seen.append(hashlib.sha256(picture).hexdigest())
                     yield PhotoPair(before[place], picture, people.get(number, ""))

@@ -213,7 +213,7 @@ def texts_by_row(terms: Terms, found: Dataset) -> dict[int, str]:
         raise CatalogError(f"insights: the dataset has no column {key!r} that finds a row of the file")
     out = {number: texts[name] for number, name in enumerate(names) if name in texts}
     if not out:
-        raise CatalogError(f"insights: no {key} of the file is that of a row of the dataset")
+        raise CatalogError(f"insights: no {key} in the file matches a row of the dataset")
     return out
 
 

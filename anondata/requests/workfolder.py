@@ -84,9 +84,7 @@ class WorkFolder:
     def _look(self) -> None:
         """Takes up what an earlier call left, if it was of this request."""
         if not self.is_delivered() and (self.out.is_symlink() or _is_taken(self.out)):
-            raise RequestError(
-                "OUT is not empty, and not what this request delivered; choose a place where nothing is"
-            )
+            raise RequestError("OUT is not empty, and not what this request delivered; choose an empty place")
         self.state = self._read()
         if self.state is not None and self.state.request != self._id:
             if (self.publication / MANIFEST).is_file():
@@ -189,4 +187,4 @@ def _is_taken(out: Path) -> bool:
     try:
         return out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
-        raise OutputError(f"OUT cannot be looked at: {error.strerror}") from error
+        raise OutputError(f"cannot list OUT: {error.strerror}") from error

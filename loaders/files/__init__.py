@@ -50,13 +50,17 @@ def anonymize_files(
 
     Args:
         source: a file, a folder (with all folders in it), a glob, or a URL that fsspec reads; or several of them.
-        out: a local folder; made where it is not there.
+        out: a local folder; it is made if it does not exist.
         policy, device, galleries, own_code: as for :class:`anondata.Anonymizer`.
-        run_key: the secret of the randomness. None: one that is kept for ``out`` in your state folder.
+        run_key: the secret that randomness is drawn from. None takes one that is kept for ``out`` in your state
+            folder.
         how: further keywords of :func:`anondata.loaders.files.anonymize`.
 
+    Returns:
+        What was done. Pictures that were withheld are counted, and are not in ``out``.
+
     Raises:
-        As :func:`anondata.loaders.files.anonymize`, and PolicyError for a policy that does not validate.
+        PolicyError: the policy does not validate. Other errors are those of :func:`anondata.loaders.files.anonymize`.
     """
     from anondata import keys
     from anondata.anonymizer import Anonymizer
@@ -91,17 +95,17 @@ def anonymize(
     Args:
         source, out: as for :func:`anondata.anonymize_files`.
         anonymizer: with the run key of earlier runs on this folder, if there were any.
-        regions: a file of boxes to be anonymized besides what is found: COCO, or the metadata.jsonl of an
-            imagefolder. It names every picture by its path below its source.
+        regions: a file of boxes that are anonymized, too: COCO, or the metadata.jsonl of an imagefolder. It must name
+            every picture by its path below its source.
         rename: names outputs by keyed hashes in one flat folder, because names identify, too.
         insights: writes ``metadata.jsonl``, which tells what was in each picture, in words that identify nobody.
-        texts: further insights by an editor, by the names of pictures below their source. Nothing checks them.
+        texts: further insights by an editor, by the path of a picture below its source. Nothing checks them.
         limit: only the first pictures, in an order that stays.
         workers: threads; None is one for each core, or 4 on CUDA.
         overwrite: removes what earlier runs wrote and does everything again.
-        progress: told every now and then how many samples are done, and how many of them are withheld.
-        on_withheld: told the place of every picture that is withheld, and why. A place may name somebody.
-        quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`.
+        progress: called every now and then with how many samples are done, and how many of them are withheld.
+        on_withheld: called with the path or URL of every picture that is withheld, and why. A path may name somebody.
+        client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`.
 
     Returns:
         What was done. Pictures that were withheld are counted, and are not in ``out``.
@@ -109,9 +113,10 @@ def anonymize(
     Raises:
         ArgumentError: a source is not there, two pictures would get one name, ``out`` holds other files, is in use,
             or was written with another policy or key.
-        OutputError: ``out`` cannot be written. QuotaExceeded: the client has received what was agreed.
-        WeightsError: names all weights that are missing.
-        KeyboardInterrupt: after samples in work were finished; the same call goes on.
+        OutputError: ``out`` cannot be written.
+        QuotaExceeded: the client has received what was agreed.
+        WeightsError: weights are missing; the message names all of them.
+        KeyboardInterrupt: the run was interrupted, and finished the samples in work; the same call goes on.
     """
     job = plan(
         source,
@@ -138,9 +143,10 @@ def anonymize(
 
 
 def listed(source: Places, out: Path, *, rename: bool = False, overwrite: bool = False) -> Listing:
-    """The pictures of all sources, if a run may write them into ``out``. Loads no network library.
+    """Lists the pictures of all sources, and checks that a run may write them into ``out``. Loads no network library.
 
-    Raises: ArgumentError, MissingExtraError, UnreadableSourceError; see :func:`anondata.sources.list_sources`.
+    Raises:
+        ArgumentError, MissingExtraError, UnreadableSourceError: see :func:`anondata.sources.list_sources`.
     """
     places = [source] if isinstance(source, str | os.PathLike) else source
     listing = list_sources([os.fspath(place) for place in places], out=out)
@@ -163,9 +169,9 @@ def plan(
     overwrite: bool = False,
     **quota: Unpack[Quota],
 ) -> FilesJob:
-    """Checks what is asked for, and lists the pictures; none is read.
+    """Checks what is asked for, and lists the pictures. Reads none of them.
 
-    The parameters and errors are those of :func:`anonymize`; a listing was made by :func:`listed`.
+    The arguments and errors are those of :func:`anonymize`. ``source`` may also be what :func:`listed` returned.
     """
     from anondata.loaders.files.regions import read_regions
 
@@ -173,7 +179,7 @@ def plan(
     listing = source if isinstance(source, Listing) else listed(source, place, rename=rename, overwrite=overwrite)
     names = [one.name for one in listing.sources]
     if strange := len(texts.keys() - set(names)):
-        raise ArgumentError(f"{strange} of {len(texts)} texts are of pictures that are in no source")
+        raise ArgumentError(f"{strange} of {len(texts)} texts are of pictures that no source holds")
     boxes = read_regions(Path(regions), names, anonymizer.policy) if regions is not None else None
     chosen: tuple[Source, ...] = listing.sources[:limit]
     return FilesJob(

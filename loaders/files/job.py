@@ -31,17 +31,25 @@ WORKERS_CUDA = 4
 
 @dataclass(frozen=True)
 class Files:
-    """What a run left behind.
+    """What a run left behind. After an interruption or an error the same call goes on.
 
-    samples: sources that this run was to do; equals released + all withheld + not_reached.
-    released, withheld: how they stand now, whichever run did the work; withheld by reason.
-    skipped: of these, done by an earlier run. not_reached: left over by an interruption or failure.
-    regions: in the released samples. others, hidden: in the folders, left alone and not written; by suffix.
-    orphans: outputs that an earlier run released from sources that this one does not name; left in the folder.
-    unknown: files in the folder that no run wrote and nobody verified. seconds: of this run's own work.
-    first_withheld: why the first sample was withheld that this run looked at, for people.
-    report: over the whole folder, None where the run did not come to its end; it lies at report_path.
-    interrupted: by Ctrl-C. error: what stopped the run. The same call goes on from both.
+    Args:
+        samples: how many sources this run was to do: released, withheld and not reached.
+        released: how many are released now, whichever run did the work.
+        withheld: how many are withheld now, by reason.
+        skipped: how many of both an earlier run did.
+        not_reached: how many an interruption or a failure left over.
+        regions: how many regions were changed in the released samples.
+        others: files in the sources that are not images and were left alone, by suffix.
+        hidden: how many hidden files were left alone.
+        orphans: outputs that an earlier run released from sources that this one does not name; left in the folder.
+        unknown: files in the folder that no run wrote and nobody verified.
+        seconds: how long this run worked.
+        report: the report over the whole folder; None if the run did not come to its end.
+        report_path: where the report lies.
+        first_withheld: why this run withheld its first sample, for people.
+        interrupted: whether Ctrl-C stopped the run.
+        error: what stopped the run.
     """
 
     samples: int
@@ -64,10 +72,12 @@ class Files:
 
 @dataclass(frozen=True)
 class FilesJob:
-    """A run that was checked as far as that goes without reading a picture.
+    """A run that was checked as far as that is possible without reading a picture.
 
-    chosen: the sources that this run is to do, of all that are listed. texts: an editor's insights by the names of
-    sources. regions: boxes by the names of sources; None where none were given.
+    Args:
+        chosen: the sources that this run is to do, of all that are listed.
+        texts: an editor's insights, by the names of sources.
+        regions: boxes, by the names of sources; None if none were given.
     """
 
     anonymizer: Anonymizer
@@ -85,7 +95,8 @@ class FilesJob:
     def done(self) -> int:
         """How many sources an earlier run did, which this one would skip. Writes nothing.
 
-        Raises: ArgumentError where the earlier run had another policy, key or naming.
+        Raises:
+            ArgumentError: the earlier run had another policy, key or naming.
         """
         from anondata.loaders.files.run import is_done
 
@@ -102,10 +113,14 @@ class FilesJob:
         progress: Callable[[int, int], None] = lambda done, withheld: None,
         on_withheld: Callable[[Source, str], None] = lambda source, reason: None,
     ) -> Files:
-        """Does what is not done; the result says what stopped it, if anything did.
+        """Does what is not done yet.
 
-        progress: told every now and then how many samples are done, and how many of them are withheld.
-        on_withheld: told every source that is withheld, and why; also of those that an earlier run withheld.
+        Args:
+            progress: called every now and then with how many samples are done, and how many of them are withheld.
+            on_withheld: called with every source that is withheld, and why; also for those of earlier runs.
+
+        Returns:
+            What was done, and what stopped the run, if anything did.
 
         Raises:
             ArgumentError: another run is writing into the folder, or earlier ones had another setting.

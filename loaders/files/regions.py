@@ -81,11 +81,11 @@ def read_regions(path: Path, names: Sequence[str], policy: Policy) -> dict[str, 
         told[name] = boxes
     if missing := sum(name not in told for name in names):
         raise ArgumentError(
-            f"{_OPTION} says nothing of {missing} of {len(names)} pictures in SRC; name each by its path below SRC, "
+            f"{_OPTION} does not name {missing} of {len(names)} pictures in SRC; name each by its path below SRC, "
             "also those without boxes"
         )
     if others := len(told) - len(names):
-        log.warning("%s names %d pictures that are in no SRC; they are ignored", _OPTION, others)
+        log.warning("%s names %d pictures that no SRC holds; they are ignored", _OPTION, others)
     found = {name: told[name] for name in names}
     _check_categories(found.values(), policy)
     return found
@@ -116,7 +116,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Boxes]]:
         raise
     except json.JSONDecodeError as error:
         which = f"line {error.lineno}, column {error.colno}"
-        raise ArgumentError(f"{_OPTION} is no JSON at {which}; expected COCO, or a metadata.jsonl") from error
+        raise ArgumentError(f"{_OPTION} is not JSON at {which}; expected COCO, or a metadata.jsonl") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArgumentError(f"{_OPTION} cannot be read as JSON in UTF-8: {type(error).__name__}") from error
 
@@ -169,7 +169,7 @@ def _of_coco(data: Any) -> Iterator[tuple[str, Boxes]]:
         whose, category = _id(one.get("image_id")), _id(one.get("category_id"))
         if whose not in files or category not in names:
             what = "images" if whose not in files else "categories"
-            raise ArgumentError(f"annotation {number} of {_OPTION} is of none of its {what}")
+            raise ArgumentError(f"annotation {number} of {_OPTION} refers to something that is not in its {what}")
         boxes[whose].append(one.get("bbox"))
         called[whose].append(names[category])
     for number, (key, image) in enumerate(zip(files, images, strict=True), 1):
@@ -222,5 +222,5 @@ def _canvas(entry: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     if height is None and width is None:
         return None
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise ArgumentError(f"{where} has a width and height that are no size of a picture")
+        raise ArgumentError(f"{where} has a width and height that no picture can have")
     return height, width

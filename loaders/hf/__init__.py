@@ -81,36 +81,43 @@ def anonymize(
     report_folder: str | os.PathLike[str] | None = None,
     **quota: Unpack[Quota],
 ) -> Any:
-    """An anonymized view of a dataset, or an anonymized stream. Reads nothing.
+    """Makes an anonymized view of a dataset, or an anonymized stream. Reads nothing.
 
     A ``Dataset`` becomes an :class:`AnonymizedDataset`, a ``DatasetDict`` an :class:`AnonymizedDatasetDict`, an
     ``IterableDataset`` or ``IterableDatasetDict`` one of its own kind.
 
-    Every column is declared: in ``fields`` with its content type (by default ``{"image": "image"}``), in ``keep`` or
-    in ``drop``. A column may hold a list of images. Members of structs are named with dots: ``"meta.photo"``, also in
-    a list of structs. Names of classes are part of a kept label's type: where they are names of people, drop it.
-    A kept image passes as it is, with all that its file tells (EXIF: place, time, camera). A column of boxes may be
-    declared ``"regions"`` in ``fields``, one of masks ``"masks"``, which does not come out; see
-    :class:`anondata.samples.Schema`.
+    Every column must be declared, in ``fields``, ``keep`` or ``drop``. Members of structs are named with dots:
+    ``"meta.photo"``, also in a list of structs.
 
-    on_withheld: what consumers get instead of a withheld sample: ``"replace"`` (another one, and the column
-        ``"anondata"`` says so; what views do unless told otherwise), ``"drop"`` (streams do) or ``"raise"``.
-        Of a view it is another of the rows that the view shows.
-    group: the name of a kept field, or a function of a sample's kept fields, without files: samples of one group may
-        stand in for one another. batch: samples that go through the engine together. report_folder: where the
-        report's parts lie; a shared folder if several machines work on one run.
-    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Rows that are asked
-        for at once are charged at once: all of them, or an error and none. Kept columns alone cost nothing.
+    Args:
+        source: a dataset of the library ``datasets``, or a dict of them.
+        anonymizer: holds the policy and the run key.
+        fields: the content type of each column that holds content. A column may hold a list of images. ``"regions"``
+            is for boxes; ``"masks"`` is for masks, which do not come out; see :class:`anondata.samples.Schema`.
+        keep: columns that pass as they are. A kept image keeps all that its file tells (EXIF: place, time, camera).
+            The names of classes are part of a kept label's type: drop the label if they are names of people.
+        drop: columns that do not come out.
+        on_withheld: what comes instead of a withheld sample. ``"replace"``: another one, and the column
+            ``"anondata"`` says so; the default of views, which take another of the rows that they show. ``"drop"``:
+            nothing; the default of streams. ``"raise"``: an error.
+        group: the name of a kept field, or a function of a sample's kept fields without files. Samples of one group
+            may stand in for each other.
+        batch: how many samples go through the engine together; None chooses by the device.
+        report_folder: where processes keep their counts; a shared folder if several machines work on one run.
+        client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`. Rows that
+            are asked for at once are charged at once: all of them, or none and an error. Kept columns alone cost
+            nothing.
 
-    A stream that was resumed gives what it would have given, but ``"replace"`` starts without samples to stand in,
-    and what is done again of a batch is counted again.
+    Returns:
+        A view or a stream. A stream that was resumed gives what it would have given, but ``"replace"`` starts without
+        samples to stand in, and what is done again of a batch is counted again.
 
     Raises:
-        UndeclaredFieldError: a column or a member of a struct that is not declared. Where a stream does not know its
-            columns, it raises at the first row that has one.
-        FieldTypeError: no dataset, a declared column that is not there, or that cannot hold its content type.
-        PolicyError: a declaration that contradicts itself, or ``"drop"`` for a view, whose length could not be told.
-        RefusedError: a dataset with a transform, or with a format that makes tables.
+        UndeclaredFieldError: a column or a member of a struct is not declared. A stream that does not know its
+            columns raises this at the first row.
+        FieldTypeError: this is not a dataset, or a declared column is not there or cannot hold its content type.
+        PolicyError: the declarations contradict each other, or ``"drop"`` was asked of a view, which has a length.
+        RefusedError: the dataset has a transform, or a format that makes tables.
     """
     schema = declare(fields, keep, drop)
     schema.regions()
@@ -166,10 +173,13 @@ def _name(ds: Dataset) -> str | None:
 
 
 def report(ds: Any) -> Report:
-    """What was done so far to what :func:`anonymize` returned, by all processes; also of a stream made from that.
+    """What was done so far, by all processes.
+
+    Args:
+        ds: what :func:`anonymize` returned, or a stream made from that.
 
     Raises:
-        FieldTypeError: for what is not anonymized.
+        FieldTypeError: ``ds`` is not anonymized.
     """
     if isinstance(ds, AnonymizedDataset | AnonymizedDatasetDict):
         return ds.report

@@ -43,7 +43,14 @@ LOOKERS = 16  # threads that look up what is done; they wait for storages
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. shards_done: with those of earlier runs. samples, withheld: of this run, in work included."""
+    """How far a run is.
+
+    Args:
+        shards: how many there are to do.
+        shards_done: how many are done, by this run or an earlier one.
+        failed: how many could not be done.
+        samples, withheld: counts of this run, with the shards that are in work.
+    """
 
     shards: int
     shards_done: int
@@ -54,14 +61,22 @@ class Progress:
 
 @dataclass(frozen=True)
 class Shards:
-    """What a run left behind.
+    """What a run left behind. After an interruption or an error the same call goes on.
 
-    shards: how many it was to do. skipped: of these, done by an earlier run. failed: why, by number of the shard.
-    report: of all shards that are done, whichever run did them; samples: written into them. left_alone: members that
-    are no part of a sample. seen: samples that this run looked at, in ``seconds``.
-    orphans: shards in the place that an earlier run made of other sources. unknown: files there that no run wrote.
-    first_withheld: why the first sample was withheld that this run saw.
-    interrupted: by Ctrl-C. error: what stopped the run and would stop each shard. The same call goes on from both.
+    Args:
+        shards: how many shards it was to do.
+        done: how many are done.
+        skipped: of these, how many an earlier run did.
+        failed: the errors of shards that could not be done, by number of the shard.
+        report: the report of all shards that are done, whichever run did them.
+        samples: how many samples were written.
+        left_alone: members of tars that belong to no sample.
+        seen, seconds: how many samples this run looked at, and in how many seconds.
+        orphans: shards in the place that an earlier run made of other sources.
+        unknown: files in the place that no run wrote.
+        interrupted: whether Ctrl-C stopped the run.
+        error: what stopped the run, and would stop each shard.
+        first_withheld: why this run withheld its first sample, for people.
     """
 
     shards: int
@@ -98,17 +113,24 @@ def anonymize_shards(
     progress: Callable[[Progress], None] | None = None,
     **quota: Unpack[Quota],
 ) -> Shards:
-    """Anonymizes shards of one place into shards of another; see :func:`plan`, which has the same parameters.
+    """Anonymizes shards of one place into shards of another. The same call again does only what is missing.
 
-    workers: processes; None is one for each core. On CUDA there is always one. Each needs room for two results on
-        the disk of OUT, or of temporary files where OUT is remote. A script that asks for several must do so below
-        ``if __name__ == "__main__":``. keep_going: a shard that cannot be done does not stop the others.
-    progress: called every now and then in this process.
+    Args:
+        urls, out, anonymizer, fields, keep, drop, on_withheld, group, rename_keys, batch, limit: as for :func:`plan`.
+        workers: how many processes; None is one for each core. On CUDA there is always one. Each needs room for two
+            results on the disk of ``out``, or in the temporary folder if ``out`` is remote. A script that asks for
+            several must do so below ``if __name__ == "__main__":``.
+        keep_going: a shard that cannot be done does not stop the others.
+        progress: called every now and then in this process.
+
+    Returns:
+        What was done.
 
     Raises:
-        UnreadableSourceError, ShardsError, WithheldError, LeakError: of the first shard that cannot be done.
+        UnreadableSourceError, ShardsError, WithheldError, LeakError: the first shard that cannot be done.
         OutputError: the place cannot be written, or was written with another setting.
-        UndeclaredFieldError: a sample has a field that nobody declared. KeyboardInterrupt: nothing half is left.
+        UndeclaredFieldError: a sample has a field that nobody declared.
+        KeyboardInterrupt: the run was interrupted; no shard is half written.
     """
     job = plan(
         urls,
@@ -149,19 +171,26 @@ def plan(
     limit: int | None = None,
     **quota: Unpack[Quota],
 ) -> ShardsJob:
-    """Checks what is asked for, and lists the shards; nothing is read of them.
+    """Checks what is asked for, and lists the shards. Reads none of them.
 
-    urls: paths, globs, folders of ``.tar``, ``.tar.gz`` and ``.tgz``, and URLs that fsspec reads, with braces.
-    out: a local folder, or a URL that fsspec writes. fields, keep, drop: as for
-        :func:`anondata.loaders.webdataset.anonymize`; a suffix that does not tell how a picture was written is
-        replaced by the true one. on_withheld: ``"replace"`` takes another sample of the same shard and ``group`` (a
-        kept field, or a function of the kept fields, which are bytes); all get a field ``anondata.txt`` that tells.
-    rename_keys: keys become keyed hashes, and samples are sorted by them. limit: only the first shards.
-    quota: whom to charge, ``client=`` and ``ledger=``; see :class:`anondata.loaders.quota.Quota`. Each shard is
-        charged before it is put in place, and once, however often a run is repeated. A limit stops the run.
+    Args:
+        urls: paths, globs, folders of ``.tar``, ``.tar.gz`` and ``.tgz``, and URLs that fsspec reads, with braces.
+        out: a local folder, or a URL that fsspec writes.
+        anonymizer: holds the policy and the run key. Every machine that works on one place needs the same key.
+        fields, keep, drop: as for :func:`anondata.loaders.webdataset.anonymize`. If a picture's suffix is not that of
+            its format, it is replaced by the true one.
+        on_withheld: ``"drop"``, ``"raise"``, or ``"replace"``, which takes another sample of the same shard and
+            group. All samples then get a field ``anondata.txt`` that says which were replaced.
+        group: a kept field, or a function of the kept fields, which are bytes.
+        rename_keys: keys become keyed hashes, and samples are sorted by them.
+        batch: how many samples go through the engine together; None chooses by the device.
+        limit: only the first shards.
+        client, ledger, dataset_name: whom to charge; see :class:`anondata.loaders.quota.Quota`. Each shard is charged
+            once, before it is put in place, however often a run is repeated. A limit stops the run.
 
     Raises:
-        PolicyError, ShardsError: what is asked for cannot be done. UnreadableSourceError: nothing can be listed.
+        PolicyError, ShardsError: what is asked for cannot be done.
+        UnreadableSourceError: a source cannot be listed.
     """
     fields = {_lower(name): kind for name, kind in fields.items()}  # as webdataset reads the names of files
     keep, drop = ([names.lower()] if isinstance(names, str) else [*map(_lower, names)] for names in (keep, drop))
@@ -183,7 +212,7 @@ def plan(
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """A run that was checked and not begun."""
+    """A run that was checked and has not begun."""
 
     shards: tuple[Shard, ...]
     recipe: Recipe
@@ -195,7 +224,7 @@ class ShardsJob:
         return 1 if alone else min(workers or usable_cores(), len(self.shards))
 
     def done(self) -> dict[int, Result]:
-        """What earlier runs did and is still there, by number of the shard; or that a shard cannot be looked up."""
+        """What earlier runs did and is still there, by number of the shard; an error if it cannot be looked up."""
         known = self.parts.recorded()
         before = [shard for shard in self.shards if shard.name in known]
         with ThreadPoolExecutor(LOOKERS) as threads:
@@ -216,12 +245,18 @@ class ShardsJob:
         progress: Callable[[Progress], None] | None = None,
         on_withheld: Callable[[int, str, str], None] | None = None,
     ) -> Shards:
-        """Does what is not done.
+        """Does what is not done yet.
 
-        on_withheld: told the number of the shard, the key and the reason of each sample that this run withholds; a
-            shard that is tried twice tells twice. Keys may name somebody.
+        Args:
+            workers, keep_going, progress: as for :func:`anonymize_shards`.
+            on_withheld: called with the number of the shard, the key and the reason for each sample that this run
+                withholds; twice for a shard that is tried twice. Keys may name somebody.
 
-        Raises: OutputError, where the place cannot be used at all.
+        Returns:
+            What was done, and what stopped the run, if anything did.
+
+        Raises:
+            OutputError: the place cannot be used at all.
         """
         start = time.monotonic()
         with self.parts:

@@ -155,7 +155,7 @@ class _Place:
         except ImportError as error:
             raise MissingExtraError(f"{what}: {error}. `pip install` what it names, and try again") from error
         except ValueError as error:
-            raise ShardsError(f"{what} is a URL of no protocol that fsspec knows") from error
+            raise ShardsError(f"{what} is a URL with a protocol that fsspec does not know") from error
         return cls(fs, path)
 
     @property

@@ -181,16 +181,16 @@ def anonymize(
     report_folder: str | os.PathLike[str] | None = None,
     **quota: Unpack[Quota],
 ) -> AnonymizedLoader | AnonymizedDataset | AnonymizedIterableDataset:
-    """An anonymized view of a torch dataset or ``DataLoader``. Nothing is read before a sample is asked for.
+    """Makes an anonymized view of a torch dataset or ``DataLoader``. Nothing is read before a sample is asked for.
 
     A ``DataLoader`` becomes an :class:`AnonymizedLoader`, a map-style dataset an :class:`AnonymizedDataset`, an
     iterable one an :class:`AnonymizedIterableDataset`.
 
     Samples are tuples or lists (fields by position), dicts (by key), namedtuples (by either) or bare images (position
-    0). Every field must be declared. A dropped position is left out of the tuple, and what follows moves up; a
-    namedtuple that loses a field becomes a plain tuple. Images come back as what they were.
+    0). Every field must be declared. A dropped position is left out of the tuple, and later ones move up; a
+    namedtuple that loses a field becomes a plain tuple. Images come back as the kind that they were.
 
-    A sample that the dataset cannot decode is withheld; other errors of the dataset are raised without their text.
+    A sample that the dataset cannot decode is withheld. Other errors of the dataset are raised without their text.
 
     Works in a ``DataLoader`` with any number of workers, forked or spawned, if the dataset does; on CUDA they must be
     spawned. A pickle of it holds the run key (spawned workers are sent one): keep it as secret as the key.
@@ -201,23 +201,25 @@ def anonymize(
         fields: the content type of each field that holds content, as ``{0: "image"}`` or ``{"image": "image"}``;
             ``"regions"`` is for boxes, ``"masks"`` for masks, which do not come out; see
             :class:`anondata.samples.Schema`.
-        keep: fields that pass as they are. drop: fields that do not come out.
+        keep: fields that pass as they are.
+        drop: fields that do not come out.
         on_withheld: what comes instead of a withheld sample. ``"replace"``: another one of its group that was
             released; a dict then says under ``"anondata"`` which it is, a tuple cannot. The default of map-style
             datasets. ``"drop"``: nothing; the default of iterable ones. ``"raise"``: an error.
-        group: samples of one group may stand in for one another: a kept field, a function of a dict of the kept
-            fields, or each sample's group in the dataset's order, such as ``dataset.targets``. With the last one no
-            sample must be read to learn its group.
+        group: a kept field, a function of a dict of the kept fields, or each sample's group in the dataset's order,
+            such as ``dataset.targets`` (then no sample must be read to learn its group). Samples of one group may
+            stand in for each other.
         transform: called with each anonymized sample, whole, as ``lambda s: (normalize(s[0]), s[1])``.
         batch: samples that go through the engine together; None chooses by the device.
         report_folder: where the processes keep their counts; by default a temporary folder of this machine.
-        prefetch: of a ``DataLoader`` alone, batches that are read and anonymized ahead; 2 unless told otherwise.
+        prefetch: only for a ``DataLoader``: how many batches are read and anonymized ahead; 2 by default.
         client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`. Samples
-            that are asked for at once are charged at once: all of them, or an error and none.
+            that are asked for at once are charged at once: all of them, or none and an error.
 
     Raises:
-        PolicyError: a declaration that contradicts itself, the policy or the dataset.
-        FieldTypeError: what is no dataset. Samples raise it, too, and :class:`UndeclaredFieldError`.
+        PolicyError: the declarations contradict each other, the policy or the dataset.
+        FieldTypeError: this is not a dataset. Reading a sample can raise it, too.
+        UndeclaredFieldError: raised when a sample is read that has a field that nobody declared.
 
     >>> import numpy as np
     >>> from anondata import Anonymizer

@@ -100,7 +100,7 @@ def test_parameters_out_of_range_are_refused() -> None:
         PersonDetector(threshold=1.0)
     with pytest.raises(PolicyError, match="smallest_px must be between 4 and 1000"):
         PersonDetector(smallest_px=1)
-    with pytest.raises(PolicyError, match="is none of"):
+    with pytest.raises(PolicyError, match="is not one of"):
         TorchvisionPersonDetector(model="yolo")
     with pytest.raises(PolicyError, match="eight hexadecimal digits"):
         TorchvisionPersonDetector(sha256="907E")

@@ -244,7 +244,7 @@ def test_threads_that_share_an_adapter_never_pass_the_limit(
     [
         ({"client": "acme"}, PolicyError, "belong together"),
         ({"ledger": "quotas.db"}, PolicyError, "belong together"),
-        ({"at_limit": "stop"}, PolicyError, "say nothing without"),
+        ({"at_limit": "stop"}, PolicyError, "need"),
         ({"client": "acme", "ledger": "quotas.db", "at_limit": "stop"}, PolicyError, "cannot end before it"),
         ({"clients": "acme"}, TypeError, "unexpected keyword 'clients'"),
         ({"client": "", "ledger": "quotas.db"}, ValueError, "client"),

@@ -550,7 +550,7 @@ def test_sources_are_files_folders_globs_braces_and_urls(place, sources, names):
         (["b/nothing"], "out", "SRC 1 does not exist"),
         (["alice.tar"], "out", "SRC 1 names a file that does not exist"),
         (["a/{1,2"], "out", "the braces of SRC 1 do not match"),
-        (["nosuch://bucket/alice.tar"], "out", "SRC 1 is a URL of no protocol that fsspec knows"),
+        (["nosuch://bucket/alice.tar"], "out", "SRC 1 is a URL with a protocol that fsspec does not know"),
         (["a"], "a", "the output place lies in SRC 1"),
         (["a"], "a/out", "the output place lies in SRC 1"),
         (["a/1.tar"], "a", "a shard of SRC 1 lies in the output place"),

@@ -318,7 +318,7 @@ def test_urls_that_cannot_be_read(anondata, photo, tmp_path):
     assert shown.json["withheld"] == {"unreadable": 1}
     shown = anondata("anonymize", "gopher://alice.example/x.jpg", "--out", tmp_path / "out")
     assert shown.code == 2
-    assert "SRC 1 is a URL of no protocol that fsspec knows" in shown.err
+    assert "SRC 1 is a URL with a protocol that fsspec does not know" in shown.err
     assert "alice" not in shown.err
 
 

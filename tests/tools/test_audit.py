@@ -450,7 +450,7 @@ def test_results_inside_the_folder_of_originals_are_no_originals(tmp_path):
 
 def test_one_folder_without_results_says_so(tmp_path):
     a = touch(tmp_path / "a", ["x.jpg"])
-    with pytest.raises(AuditError, match="A and B are one folder, and no picture in it is named as the x_anonymized"):
+    with pytest.raises(AuditError, match="A and B are the same folder, and no picture in it is named x_anonymized"):
         read(a, a)
 
 

@@ -118,7 +118,7 @@ def test_an_earlier_calibration_is_replaced_and_another_file_is_not(anondata, la
     out.write_text('{"precious": true}')
     shown = anondata("calibrate", labelled, "--out", out)
     assert shown.code == 2
-    assert "is a file that is no calibration; it is not overwritten" in shown.err
+    assert "is there already and is not a calibration; it is not overwritten" in shown.err
     assert json.loads(out.read_text()) == {"precious": True}
 
 

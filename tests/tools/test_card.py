@@ -132,7 +132,7 @@ def test_a_readme_of_somebody_else_is_not_written_over(anondata, done):
     (done / "README.md").write_text("# my notes")
     shown = anondata("card", done, *ABOUT)
     assert shown.code == 1
-    assert "no card of ours" in shown.err
+    assert "that anondata did not write" in shown.err
     assert (done / "README.md").read_text() == "# my notes"
     assert not (done / "croissant.json").exists()
 
@@ -184,7 +184,7 @@ def test_a_folder_without_a_manifest_has_no_card(anondata, photos):
 def test_an_edited_output_has_no_card(anondata, done, photo):
     next(done.rglob("*.jpg")).write_bytes(photo(8))
     shown = anondata("card", done, *ABOUT, "--no-plots")
-    assert (shown.code, "not as it was written" in shown.err) == (1, True)
+    assert (shown.code, "changed since it was written" in shown.err) == (1, True)
     assert not (done / "README.md").exists()
 
 

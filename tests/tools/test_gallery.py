@@ -343,7 +343,7 @@ class TestBadSources:
         (tmp_path / "m.npy").write_bytes(b"junk")
         matrix, embedder = tmp_path / "m.npy", ("--embedder", "dlib-face-resnet")
         assert "say which network" in self.refused(anondata, tmp_path, matrix)
-        assert "comes alone" in self.refused(anondata, tmp_path, matrix, matrix, *embedder)
+        assert "must be the only SRC" in self.refused(anondata, tmp_path, matrix, matrix, *embedder)
         assert "matrix cannot be read" in self.refused(anondata, tmp_path, matrix, *embedder, code=1)
 
     def test_places_where_no_gallery_can_be_written(self, anondata, faces, tmp_path):

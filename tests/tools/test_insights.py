@@ -62,7 +62,7 @@ def test_texts_of_an_editor_are_added(anondata, photos, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file_name,insights\nzoe.jpg,dark\n", "names 1 of 1 pictures that are in no SRC"),
+        ("file_name,insights\nzoe.jpg,dark\n", "names 1 of 1 pictures that no SRC holds"),
         ("file_name,insights\nalice.jpg,a\nalice.jpg,b\n", "has two rows with one file_name"),
         ("name,text\nalice.jpg,dark\n", "needs the columns"),
         ("file_name,insights\nalice.jpg\n", "needs the columns"),

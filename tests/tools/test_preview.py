@@ -82,7 +82,7 @@ def test_the_page_is_never_written_below_an_output_folder(anondata, photos, tmp_
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("nowhere/page.html", "the folder of --out does not exist"), ("a.jpg", "no preview")]
+    ("out", "message"), [("nowhere/page.html", "the folder of --out does not exist"), ("a.jpg", "not a preview")]
 )
 def test_pages_that_cannot_be_written_are_usage_errors(anondata, tmp_path, photo, out, message):
     (tmp_path / "a.jpg").write_bytes(photo())

@@ -64,7 +64,7 @@ def test_a_limit_stops_the_run_which_goes_on_when_it_is_raised(anondata, photos,
     ("args", "said"),
     [
         (("--client", "acme"), "--client needs --ledger"),
-        (("--dataset-name", "x"), "says nothing without --client"),
+        (("--dataset-name", "x"), "needs --client"),
     ],
 )
 def test_options_that_belong_together(anondata, photos, tmp_path, args, said, monkeypatch):

@@ -108,14 +108,14 @@ def test_with_new_names_and_insights_boxes_are_followed_too(anonymize, tmp_path)
 def test_names_of_other_pictures_are_counted_and_not_told(anonymize, tmp_path):
     shown = anonymize(coco(tmp_path, {**ALL, "secret.png": [BOX], "secrets.png": []}))
     assert shown.code == 0
-    assert "names 2 pictures that are in no SRC; they are ignored" in shown.err
+    assert "names 2 pictures that no SRC holds; they are ignored" in shown.err
     assert "secret" not in shown.out + shown.err
 
 
 def test_a_picture_that_the_file_does_not_name_is_a_usage_error(anonymize, tmp_path):
     shown = anonymize(coco(tmp_path, {"alice.png": [BOX], "carol.png": []}), "--limit", 1)
     assert shown.code == 2
-    assert "says nothing of 2 of 3 pictures in SRC" in shown.err
+    assert "does not name 2 of 3 pictures in SRC" in shown.err
     assert not {"alice", "bob", "carol"} & {*shown.err.replace(".", " ").split()}
     assert not (tmp_path / "out").exists()
 
@@ -149,8 +149,8 @@ def objects(**changed: Any) -> str:
 
 
 LINES = {
-    "nothing": ("", "says nothing of 3 of 3"),
-    "no JSON": ("secret", "is no JSON at line 1, column 1"),
+    "nothing": ("", "does not name 3 of 3"),
+    "no JSON": ("secret", "is not JSON at line 1, column 1"),
     "no UTF-8": (b"\xff\xfe", "cannot be read as JSON"),
     "too deep": ("[" * 100_000, "cannot be read as JSON"),
     "a list": ("[]", "line 1 of --regions has no file_name"),
@@ -169,8 +169,8 @@ LINES = {
     "not finite": (objects(bbox=[[1, 2, float("nan"), 4]]), "four finite numbers"),
     "infinite": (objects(bbox=[[1, 2, 10**400, 4]]), "four finite numbers"),
     "a truth value": (objects(category=[True]), "neither a text nor a whole number"),
-    "no size": (line(width=640), "no size of a picture"),
-    "a negative size": (line(width=640, height=-1), "no size of a picture"),
+    "no size": (line(width=640), "that no picture can have"),
+    "a negative size": (line(width=640, height=-1), "that no picture can have"),
 }
 COCOS = {
     "a list": ([], "holds no list of images"),
@@ -182,7 +182,7 @@ COCOS = {
     ),
     "an annotation of no category": (
         {"annotations": [{"image_id": 0, "category_id": 99, "bbox": BOX}]},
-        "annotation 1 of --regions is of none of its categories",
+        "annotation 1 of --regions refers to something that is not in its categories",
     ),
     "an annotation of a list": ({"annotations": [{"image_id": [0], "category_id": 7}]}, "of its images"),
     "an annotation without a box": ({"annotations": [{"image_id": 0, "category_id": 7}]}, "four finite numbers"),

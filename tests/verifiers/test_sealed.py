@@ -455,7 +455,7 @@ def test_a_file_is_read_from_any_storage_and_written_to_none(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("memory://nothing/jane", "it is not there"), ("nosuch://jane", "no protocol that fsspec knows")],
+    [("memory://nothing/jane", "it is not there"), ("nosuch://jane", "a protocol that fsspec does not know")],
 )
 def test_a_url_that_cannot_be_read_is_told_without_it(url: str, message: str) -> None:
     with pytest.raises(GalleryError, match=message) as caught:

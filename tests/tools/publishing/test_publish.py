@@ -302,7 +302,7 @@ def test_a_destination_that_is_not_empty_is_refused(finished: Any, tmp_path: Pat
 
 @pytest.mark.parametrize("place", ["out/below", "", "out"])
 def test_a_destination_in_the_output_or_around_it_is_refused(output: Any, tmp_path: Path, place: str) -> None:
-    with pytest.raises(PublishError, match="lie in one another"):
+    with pytest.raises(PublishError, match="lie inside each other"):
         output.publish(tmp_path / place)
 
 

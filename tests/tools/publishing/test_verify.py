@@ -308,12 +308,12 @@ def test_a_picture_that_does_not_decode_is_found(place: Path) -> None:
 def test_a_place_without_manifest_is_no_publication(tmp_path: Path, anondata: Any) -> None:
     result = anondata("verify", tmp_path)
     assert result.code == 1
-    assert "this is no publication" in " ".join(result.out.split())
+    assert "this is not a publication" in " ".join(result.out.split())
 
 
 def test_a_place_that_cannot_be_read_is_an_error(anondata: Any) -> None:
     result = anondata("verify", "nosuchprotocol://x")
-    assert (result.code, "the place is none that can be read" in result.err) == (1, True)
+    assert (result.code, "cannot read from the place" in result.err) == (1, True)
 
 
 def test_code_of_a_policy_is_not_run(place: Path, tmp_path: Path) -> None:
