@@ -50,7 +50,12 @@ class Namer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """What a file must be. sha256: 64 hexadecimal digits. size: in bytes."""
+    """A file's digest.
+
+    Args:
+        sha256: 64 hexadecimal digits.
+        size: in bytes.
+    """
 
     sha256: str
     size: int
@@ -60,10 +65,17 @@ class FileDigest:
 class Manifest:
     """What a finished run left behind.
 
-    files: by their path below the folder, with ``/``. fields: the declared schema. kind: ``images`` (a picture a
-    file), ``parquet`` or ``shards``. versions: of the software. created: a date, UTC. source: the seal of the output
-    that a publication was made from, which tells nothing of it to others; empty for an output. seal: empty where
-    nobody sealed it.
+    Args:
+        policy: what was done.
+        report: how often.
+        files: digests of all files, by their path below the folder, with ``/``.
+        fields: the declared schema.
+        kind: ``images`` (one picture in each file), ``parquet`` or ``shards``.
+        versions: versions of the software.
+        created: a date, UTC.
+        source: for a publication, the seal of the output that it was made from, which is meaningless to others; empty
+            for an output.
+        seal: a keyed hash of all this; empty if nobody sealed it.
     """
 
     policy: Policy
@@ -78,7 +90,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Stands for the content of all files, whatever they are called."""
+        """One digest for the content of all files. Their names do not matter."""
         return content_digest(one.sha256 for one in self.files.values())
 
     def sealed(self, run_key: Namer) -> Manifest:
@@ -86,7 +98,7 @@ class Manifest:
         return replace(self, seal=run_key.name("manifest", self._sealed_text()))
 
     def seal_holds(self, run_key: Namer) -> bool:
-        """Whether the seal is of this run key, and of just this manifest."""
+        """Whether the seal was made with this run key, and of exactly this manifest."""
         return hmac.compare_digest(self.seal.encode(), run_key.name("manifest", self._sealed_text()).encode())
 
     def to_json(self) -> str:
@@ -111,14 +123,16 @@ class Manifest:
 
 
 def from_json(text: str | bytes, *, own_code: Iterable[str] = (), run_key: Namer | None = None) -> Manifest:
-    """A manifest from its JSON form.
+    """Reads a manifest from its JSON form.
 
-    own_code: modules whose classes its policy may name, because you trust its maker; they are imported and run, and
-        files that it names are read. run_key: a manifest with the seal of this key is of one's own, so all that its
-        policy names was allowed.
+    Args:
+        text: the JSON.
+        own_code: modules whose classes its policy may name, because you trust its maker. They are imported and run,
+            and files that the policy names are read.
+        run_key: if the manifest has the seal of this key it is your own, and all that its policy names is allowed.
 
     Raises:
-        ManifestError: for what is no manifest, or one whose report is of another policy than it names.
+        ManifestError: this is not a manifest, or its report is of another policy than it names.
     """
     own_code = (own_code,) if isinstance(own_code, str) else tuple(own_code)
     try:
@@ -159,7 +173,7 @@ def read_manifest(
     own_code, run_key: as for :func:`from_json`.
 
     Raises:
-        ManifestError: there is none, or what is there is none.
+        ManifestError: there is no manifest, or the file there is not one.
     """
     import fsspec
 

@@ -23,14 +23,16 @@ SIZE_EDGES_PX = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 class Report:
     """What a run did, in numbers. Holds no name, no pixel and no score of a single sample.
 
-    policy, fingerprint: which policy. galleries: fingerprints of the galleries that it was bound to, by name.
-    counts: nested mappings whose leaves are whole numbers:
+    Args:
+        policy, fingerprint: the policy's.
+        galleries: fingerprints of the galleries that the run used, by name.
+        counts: nested mappings whose leaves are whole numbers, see below.
 
     * ``samples``: ``seen`` and ``released``; ``withheld``: by reason; ``notes``: by word, over all samples
     * ``instead``, of the withheld samples: ``replaced`` by another one that was released, or ``dropped``
-    * ``failed``: by verifier, regions of the withheld samples that it did not pass
+    * ``failed``: by verifier, how many regions of withheld samples it did not pass
     * ``regions``, of the released samples: by kind, ``found``, ``given``, ``by_scan``, ``tiny``, ``spared``,
-      of which ``denied`` were marked as no face, ``rung`` (by index), ``technique`` and ``size_px`` (by lower edge)
+      of which ``denied`` were marked as not a face, ``rung`` (by index), ``technique``, ``size_px`` (by lower edge)
     * ``regions_per_sample``: how many released samples held how many regions
     * ``verdicts``: by verifier, histograms of ``score`` after and of ``threshold``, which may be a sample's own
     """
@@ -44,7 +46,7 @@ class Report:
         """The report of both runs.
 
         Raises:
-            ReportError: when the runs followed different policies.
+            ReportError: the runs followed different policies, or used different galleries.
         """
         if not isinstance(other, Report):
             return NotImplemented
@@ -62,7 +64,7 @@ class Report:
 
     @property
     def setting(self) -> str:
-        """32 hexadecimal digits over the policy and the galleries: what must agree for results to be of one kind."""
+        """32 hexadecimal digits over the policy and the galleries. Results can be mixed if these agree."""
         text = f"{self.fingerprint} {sorted(self.galleries.items())}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -104,7 +106,7 @@ def from_json(text: str) -> Report:
     """A report from its JSON form.
 
     Raises:
-        ReportError: for what is no report, or one of another format.
+        ReportError: the text is not a report, or of another format.
     """
     try:
         data = json.loads(text)

@@ -58,7 +58,7 @@ class Source:
     def read(self) -> bytes:
         """The file's bytes.
 
-        Raises: OSError, or whatever the storage raises; UnreadableSourceError for what is no regular file, or huge.
+        Raises: UnreadableSourceError if it is not a regular file or is huge; OSError, or whatever the storage raises.
         """
         if self.fs is not None:
             with self.fs.open(self.place, "rb") as file:
@@ -270,7 +270,7 @@ def in_words() -> str:
 
 
 def kind_of_other(name: str) -> str:
-    """The suffix of a file that is no image, for counts; one that could be a name is none.
+    """The suffix of a file that is not an image, for counts. A suffix that could be a name is not told.
 
     >>> [kind_of_other(name) for name in ("a.MOV", "b.jane doe", "c")]
     ['mov', '(other)', '(none)']

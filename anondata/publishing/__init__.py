@@ -1,1 +1,1 @@
-"""An output is given away with a card and a manifest, and anybody can check it."""
+"""Publishes an output with a card and a manifest, so that anybody can check it."""

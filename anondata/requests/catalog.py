@@ -158,7 +158,12 @@ class _Body(_Data):
 
 @dataclass(frozen=True)
 class Catalog:
-    """A catalog that was read. folder: where it lies, which its paths start from. ledger: a place, None for none."""
+    """A catalog that was read.
+
+    Args:
+        folder: the folder of its file, which its paths are relative to.
+        ledger: where quotas are kept; None if the catalog does not say.
+    """
 
     folder: Path
     ledger: str | None
@@ -172,7 +177,7 @@ class Catalog:
         """A dataset that a client may ask for. Others are told to nobody, not even that they exist.
 
         Raises:
-            RequestError: there is none of that name for this client.
+            RequestError: this client may not ask for a dataset of that name.
         """
         known = self.open_to(client)
         if dataset in known:
@@ -191,10 +196,10 @@ class Catalog:
 
 
 def load_catalog(source: str | Path | Catalog) -> Catalog:
-    """A catalog by the path of its file, or as it is.
+    """Reads a catalog from its file. A :class:`Catalog` is returned as it is.
 
     Raises:
-        CatalogError: it cannot be read, is no YAML, or does not validate: unknown keys, columns declared twice …
+        CatalogError: it cannot be read, is not YAML, or does not validate: unknown keys, columns declared twice …
     """
     if isinstance(source, Catalog):
         return source

@@ -1,4 +1,4 @@
-"""What comes of a request."""
+"""The result of a request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ FORMAT = "anondata.request/1"
 class RequestResult:
     """What a client got.
 
-    place: the folder. asked, granted, delivered: numbers of samples: fewer are granted only where the client takes
-    what is left, and fewer delivered where there are no more. seen: how many were anonymized for it. withheld: how
-    many of those were not delivered, by reason. verdict: of the audit. policy, fingerprint, report: what was done,
-    as the ledger's history names it. cost: what it is charged as. charged_now: by this call, not by an earlier one.
+    Args:
+        place: the folder.
+        client, dataset, content_type: what was asked for.
+        asked: how many samples the client asked for.
+        granted: how many the quota allowed; fewer than asked only if the client takes what is left.
+        delivered: how many were delivered; fewer than granted if no more samples pass.
+        seen: how many were anonymized for it.
+        withheld: how many of those were not delivered, by reason.
+        verdict: the audit's, in one sentence.
+        policy, fingerprint, report: what was done, as the ledger's history names it.
+        cost: the charge, by unit.
+        charged_now: whether this call charged it, and not an earlier one.
     """
 
     place: Path

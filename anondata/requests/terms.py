@@ -88,7 +88,7 @@ def terms_of(catalog: Catalog, asked: Asked, own_code: Iterable[str] = ()) -> Te
     Raises:
         RequestError: the client may ask for no such dataset or content type, or ``n`` is no number of samples, or
             what its policy would make could not be delivered.
-        PolicyError: the policy cannot be read. LimitError: a client's name that is none.
+        PolicyError: the policy cannot be read. LimitError: no client can have this name.
     """
     Scope(asked.client, "any", "any")
     if isinstance(asked.n, bool) or not isinstance(asked.n, int) or asked.n < 1:
