@@ -124,9 +124,11 @@ _trust: ContextVar[_Trust] = ContextVar("anondata_trust", default=_UNSAID)
 
 @contextmanager
 def own_code_of(own_code: Iterable[str], *, files: bool = True) -> Iterator[None]:
-    """While it lasts, code is imported and run of these modules and those below them alone, besides anondata's own.
+    """A context in which only anondata's own code and that of some modules is imported and run.
 
-    files: whether files that are named are read.
+    Args:
+        own_code: the modules; those below them are allowed, too.
+        files: whether files that a policy names are read.
     """
     token = _trust.set(_Trust(frozenset([own_code] if isinstance(own_code, str) else own_code), files))
     try:
@@ -157,7 +159,11 @@ def only_what_is_allowed() -> Iterator[None]:
 
 
 def check_file_is_trusted() -> None:
-    """Raises :class:`PolicyError` where somebody who is not trusted names a file."""
+    """Refuses files that are named by somebody who is not trusted.
+
+    Raises:
+        PolicyError: such a file is named.
+    """
     if not _trust.get().files:
         raise PolicyError(
             "the policy names a file of its maker's own, which is read only where that maker is trusted; name the "
@@ -166,10 +172,11 @@ def check_file_is_trusted() -> None:
 
 
 def own_class(path: str) -> Any:
-    """What a dotted path ``package.module:Class`` names. Nothing is imported that is not allowed.
+    """Imports what a dotted path ``package.module:Class`` names, if its module is allowed.
 
     Raises:
-        PolicyError: code of a module that nobody named. ImportError, AttributeError: there is no such thing.
+        PolicyError: nobody allowed the module.
+        ImportError, AttributeError: the class does not exist.
     """
     trust = _trust.get()
     module, _, attribute = path.partition(":")
@@ -190,11 +197,16 @@ def _not_allowed(path: str, module: str) -> PolicyError:
 
 
 def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
-    """A component of a role, made with the given keywords. Cheap: weights are loaded on first use.
+    """Makes a component. This is cheap: weights are loaded on first use.
+
+    Args:
+        role: what it is for.
+        name: its name in :data:`TABLES`, or ``package.module:Class``.
+        params: keywords of its constructor.
 
     Raises:
-        PolicyError: for an unknown name (with the nearest known one), parameters that it does not accept, or a class
-            of one's own that lacks something of :data:`NEEDED`.
+        PolicyError: the name is unknown (the message suggests the nearest one), a parameter is not accepted, or the
+            user's class lacks something of :data:`NEEDED`.
     """
     made = _class(role, name)
     try:
@@ -217,12 +229,12 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
 
 
 def _check_has(role: Role, name: str, component: Any) -> None:
-    """Raises :class:`PolicyError` for what a component lacks; a user's own may have been named in the wrong place."""
+    """Raises :class:`PolicyError` if a component lacks something; perhaps it was named in the wrong place."""
     lacking = [word for word in NEEDED[role] if word not in dir(component)]  # computes none
     if lacking:
-        raise PolicyError(f"{name!r} is no {role}: it has no {lacking[0]!r}; see {_MORE_IN[role]}")
+        raise PolicyError(f"{name!r} is not a {role}: it has no {lacking[0]!r}; see {_MORE_IN[role]}")
     if role == "technique" and not isinstance(component, import_module("anondata.transforms.base").RegionTransform):
-        raise PolicyError(f"{name!r} is no {role}; see {_MORE_IN[role]}")
+        raise PolicyError(f"{name!r} is not a {role}; see {_MORE_IN[role]}")
 
 
 def redraws(description: str) -> bool:
@@ -235,7 +247,7 @@ def kinds_of(component: Any) -> tuple[str, ...]:
     """The kinds of region that a component says it finds or is made for; none where it does not say.
 
     Raises:
-        PolicyError: a component of one's own whose ``kinds`` are no texts.
+        PolicyError: the ``kinds`` of the user's component are not texts.
     """
     kinds = getattr(component, "kinds", ())
     kinds = (kinds,) if isinstance(kinds, str) else kinds
@@ -257,13 +269,15 @@ def open_gallery(source: Any) -> Any:
 def params_of(component: Any, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Every parameter of a component as plain data, defaults included.
 
-    Those of a dataclass are its fields; else ``config()`` tells them. A class of one's own may have neither: then
-    they are those that were given, and what its constructor takes for others.
+    They are a dataclass's fields, or what ``config()`` returns. If a user's class has neither, they are the keywords
+    that it was made with, and the defaults of its constructor.
 
-    given: the keywords that it was made with, where they are known.
+    Args:
+        component: the component.
+        given: the keywords that it was made with, if they are known.
 
     Raises:
-        PolicyError: a component of one's own does not tell its parameters, or they are no plain data.
+        PolicyError: the parameters of the user's component are unknown, or not plain data.
     """
     if is_dataclass(component) and not isinstance(component, type):
         told = asdict(component)

@@ -78,7 +78,7 @@ class Step(_Data):
         try:
             json.dumps(told)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the parameters of {cls.role} {name!r} are no plain data: {error}") from error
+            raise ValueError(f"the parameters of {cls.role} {name!r} are not plain data: {error}") from error
         return {"name": str(name), "params": told}
 
     @model_serializer

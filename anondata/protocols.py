@@ -31,7 +31,7 @@ Media = TypeVar("Media")
 
 
 UPRIGHT = "upright"
-"""The look that every detector gets that does not say which it wants: a media's view, and what is hidden in it."""
+"""The look that detectors get if they ask for no others: a media's view, and what is hidden in it."""
 
 
 INSIDE = 0.25  # of a region, without which it is the mirror image of one
@@ -41,9 +41,11 @@ INSIDE = 0.25  # of a region, without which it is the mirror image of one
 class Look:
     """What detectors are shown of one media, and the way back to its view.
 
-    view: as a detector takes it. name: of the kind of look. back: ``(2, 3)``, takes x, y, 1 of a place in the look to
-        the place in the view; None where they are the same. frame: height and width of the view, of a look that shows
-        more than it.
+    Args:
+        view: a picture as a detector takes it.
+        name: the kind of look.
+        back: ``(2, 3)``; maps x, y, 1 of a place in the look to the place in the view. None if they are the same.
+        frame: height and width of the view, if the look shows more than it.
     """
 
     view: Tensor
@@ -58,26 +60,30 @@ class Look:
 
 
 class Detector(Protocol):
-    """Finds regions in a batch of pictures (or whatever its content type shows it).
+    """Finds regions in a batch of pictures (or of whatever its content type shows it).
 
-    :meth:`detect` is all that it needs. What it may have, too:
+    It needs only :meth:`detect`. It may also have:
 
-    * ``kinds``, a tuple of the kinds of region that it finds: a policy without a ladder for one of them is refused
-      when it is read. Without, that shows when such a region is found.
-    * ``looks``, the kinds of looks that it wants (for images see :mod:`anondata.content.looks`); without, it is shown
-      :data:`UPRIGHT` ones alone. Regions are in pixels of what it was shown.
-    * ``networks``, the registered weights that it computes with, for cards; without, cards name the class.
-    * parameters, as keywords of its constructor and plain data (numbers, texts, lists). A dataclass's fields or what
-      ``config()`` returns is what a policy's fingerprint holds; without, what the policy says of it and defaults.
+    * ``kinds``, a tuple of the kinds of region that it finds. A policy without a ladder for one of them is then
+      refused when it is read, and not only when such a region is found.
+    * ``looks``, the kinds of looks that it wants (for images see :mod:`anondata.content.looks`). By default it gets
+      only :data:`UPRIGHT` ones. It returns regions in pixels of what it was shown.
+    * ``networks``, the registered weights that it computes with, for dataset cards. By default cards name the class.
+    * parameters: keywords of its constructor that are plain data (numbers, texts, lists). A policy's fingerprint
+      holds the fields of a dataclass, or what ``config()`` returns, or else what the policy says and the defaults.
 
-    It must find the same whatever else is in the batch, and may be called from several threads at once.
+    It must find the same regions whatever else is in the batch. Several threads may call it at once.
     """
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        """Regions of all ``views``; for images each is ``(3, H, W)`` uint8, sizes may differ, any device.
+        """Finds regions in all views.
 
-        ``image`` of a region is the index of its view. Views may be more than the pictures of a batch: what else of
-        a picture could show somebody is looked at as one more.
+        Args:
+            views: for images each is ``(3, H, W)`` uint8; sizes may differ, any device. There may be more views than
+                pictures in the batch.
+
+        Returns:
+            The regions of all views. ``image`` of a region is the index of its view.
         """
         ...
 
@@ -90,7 +96,7 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digits that change when templates do: stands for the weights and the alignment."""
+        """Hexadecimal digits that change when templates do, because of other weights or another alignment."""
         ...
 
     def embed(self, views: Sequence[Tensor], regions: Regions) -> Tensor:
@@ -102,13 +108,15 @@ class Embedder(Protocol):
 class Probe:
     """What a verifier may look at: ``R`` regions, before and after.
 
-    before, after: templates ``(R, D)`` by embedder name; each embedder is run once however many verifiers ask.
-    techniques: what was done to each region.
-    erased: ``(R,)`` bool, whether that technique leaves nothing of a region.
-    last: ``(R,)`` bool, whether the ladder has nothing stronger.
-    blank: templates ``(N, D)`` of an embedder for ``N`` of the regions when nothing of them is left. Costs a pass of
-        the network: ask for the regions that need it.
-    original, result: what the whole samples look like, ``(3, H, W)`` uint8 for images, by the regions' ``image``.
+    Args:
+        regions: where they are.
+        before, after: templates ``(R, D)`` by embedder name. Each embedder runs once, however many verifiers ask.
+        techniques: what was done to each region.
+        erased: ``(R,)`` bool, whether that technique leaves nothing of a region.
+        last: ``(R,)`` bool, whether the ladder has nothing stronger.
+        blank: gives templates ``(N, D)`` of an embedder for ``N`` of the regions as if nothing of them were left. It
+            costs a pass of the network, so ask only for the regions that need it.
+        original, result: the whole samples, ``(3, H, W)`` uint8 for images, by the regions' ``image``.
     """
 
     regions: Regions
@@ -124,9 +132,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One verifier's verdicts on ``R`` regions: ``(R,)`` scores, thresholds and a bool each. NaN never passes.
+    """One verifier's verdicts on ``R`` regions. A score of NaN never passes.
 
-    parts: the verdicts of which this one is composed, each on the same regions.
+    Args:
+        verifier: its name.
+        before, after, threshold: ``(R,)`` scores of the originals and the results, and the bounds.
+        passed: ``(R,)`` bool.
+        parts: the verdicts that this one is composed of, each on the same regions.
     """
 
     verifier: str
@@ -140,7 +152,7 @@ class Verdicts:
 class Verifier(Protocol):
     """Judges whether regions can still be recognised.
 
-    ``kinds`` and parameters may be told as by a :class:`Detector`; ``kinds`` are those that it is made for. One that
+    It may have ``kinds`` (those that it is made for) and parameters, as a :class:`Detector` may. A verifier that
     looks at galleries is a :class:`NeedsGalleries`, too.
     """
 
@@ -149,7 +161,7 @@ class Verifier(Protocol):
 
     @property
     def embedders(self) -> Sequence[Embedder]:
-        """Whose templates :meth:`judge` needs."""
+        """The embedders whose templates :meth:`judge` needs."""
         ...
 
     def judge(self, probe: Probe) -> Verdicts: ...
@@ -159,20 +171,26 @@ Area = Literal["face", "head"]
 
 
 class Cover(Protocol):
-    """Says whom a policy does not cover: regions that may stay as they are. Parameters as of a :class:`Detector`.
+    """Says which regions may stay as they are. It may have parameters, as a :class:`Detector` may.
 
-    One that also has ``area`` says what of a face is covered: ``"face"`` alone, or the whole ``"head"``.
+    It may also have ``area``, which says how much of a face is covered: the ``"face"`` alone, or the
+    whole ``"head"``.
     """
 
     @property
     def embedders(self) -> Sequence[Embedder]:
-        """Whose templates :meth:`spares` needs."""
+        """The embedders whose templates :meth:`spares` needs."""
         ...
 
     def spares(self, regions: Regions, templates: Mapping[str, Tensor]) -> Tensor:
-        """``(R,)`` bool; in doubt a region is not spared.
+        """Says which regions stay as they are. In doubt a region is changed.
 
-        templates: ``(R, D)`` of the originals, by embedder name.
+        Args:
+            regions: all regions that were found.
+            templates: ``(R, D)`` of the originals, by embedder name.
+
+        Returns:
+            ``(R,)`` bool.
         """
         ...
 
@@ -195,15 +213,19 @@ class Pseudonyms(Protocol):
 
 @runtime_checkable
 class NeedsGalleries(Protocol):
-    """A component that names galleries; they are handed in, because a policy is data and holds no path."""
+    """A component that names galleries. The galleries are handed in, because a policy holds no paths."""
 
     @property
     def galleries(self) -> Sequence[str]:
-        """The names that it goes by."""
+        """The names of the galleries that it needs."""
         ...
 
     def bound(self, galleries: Mapping[str, Any]) -> Any:
-        """The component with its galleries at hand. Raises :class:`GalleryError` where one does not fit."""
+        """The component with its galleries.
+
+        Raises:
+            GalleryError: a gallery does not fit.
+        """
         ...
 
 

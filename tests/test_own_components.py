@@ -134,17 +134,17 @@ def test_fields_of_a_dataclass_that_its_constructor_does_not_take_are_no_paramet
     [
         (
             ("[centerface]", f"['{MINE}:Blind']"),
-            "is no detector: it has no 'detect'; see anondata.protocols.Detector",
+            "is not a detector: it has no 'detect'; see anondata.protocols.Detector",
         ),
         (("[centerface]", f"['{MINE}:Breaks']"), "cannot be made: its code raised KeyError"),
-        (("[centerface]", f"['{MINE}:Tensors']"), "parameters of detector '.*Tensors' are no plain data"),
+        (("[centerface]", f"['{MINE}:Tensors']"), "parameters of detector '.*Tensors' are not plain data"),
         (("[centerface]", f"['{MINE}:Corner': {{size: 3}}]"), "has no parameter 'size'"),
-        (("[fill]", f"['{MINE}:Technique']"), "is no technique; see anondata.transforms.base.RegionTransform"),
+        (("[fill]", f"['{MINE}:Technique']"), "is not a technique; see anondata.transforms.base.RegionTransform"),
         (
             ("[self_match]", f"['{MINE}:Corner']"),
-            "is no verifier: it has no 'judge'; see anondata.protocols.Verifier",
+            "is not a verifier: it has no 'judge'; see anondata.protocols.Verifier",
         ),
-        (("[self_match]", f"[all_of: {{gates: ['{MINE}:Corner']}}]"), "is no verifier: it has no 'judge'"),
+        (("[self_match]", f"[all_of: {{gates: ['{MINE}:Corner']}}]"), "is not a verifier: it has no 'judge'"),
     ],
 )
 def test_what_a_component_lacks_is_said_when_the_policy_is_read(change: tuple[str, str], message: str) -> None:

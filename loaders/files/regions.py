@@ -168,8 +168,8 @@ def _of_coco(data: Any) -> Iterator[tuple[str, Boxes]]:
     for number, one in enumerate(annotations, 1):
         whose, category = _id(one.get("image_id")), _id(one.get("category_id"))
         if whose not in files or category not in names:
-            what = "images" if whose not in files else "categories"
-            raise ArgumentError(f"annotation {number} of {_OPTION} refers to something that is not in its {what}")
+            what = "image" if whose not in files else "category"
+            raise ArgumentError(f"annotation {number} of {_OPTION} refers to an unknown {what}")
         boxes[whose].append(one.get("bbox"))
         called[whose].append(names[category])
     for number, (key, image) in enumerate(zip(files, images, strict=True), 1):

@@ -178,13 +178,13 @@ COCOS = {
     "no objects": ({"images": [1], "annotations": [], "categories": []}, "holds no list of images"),
     "an annotation of no image": (
         {"annotations": [{"image_id": 99, "category_id": 7, "bbox": BOX}]},
-        "of its images",
+        "refers to an unknown image",
     ),
     "an annotation of no category": (
         {"annotations": [{"image_id": 0, "category_id": 99, "bbox": BOX}]},
-        "annotation 1 of --regions refers to something that is not in its categories",
+        "annotation 1 of --regions refers to an unknown category",
     ),
-    "an annotation of a list": ({"annotations": [{"image_id": [0], "category_id": 7}]}, "of its images"),
+    "an annotation of a list": ({"annotations": [{"image_id": [0], "category_id": 7}]}, "refers to an unknown image"),
     "an annotation without a box": ({"annotations": [{"image_id": 0, "category_id": 7}]}, "four finite numbers"),
     "an image without an id": ({"images": [{"file_name": "secret.png"}]}, "need an id of their own"),
     "an image without a name": ({"images": [{"id": 0}]}, "need an id of their own and a text file_name"),

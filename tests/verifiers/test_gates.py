@@ -461,7 +461,7 @@ def test_scores_do_not_depend_on_the_batch(faces: Regions, gallery: Gallery) -> 
         ("confidence_drop: {classifiers: 'a.b:C'}", "classifiers must be a list of dotted paths"),
         ("confidence_drop: {classifiers: ['nope.nope:C']}", "nope"),
         ("ensemble: {galleries: ab}", "an ensemble needs"),
-        ("anondata.transforms.fill:Fill", "is no verifier: it has no 'judge'"),
+        ("anondata.transforms.fill:Fill", "is not a verifier: it has no 'judge'"),
     ],
 )
 def test_a_gate_that_cannot_work_is_refused_with_the_policy(gate: str, message: str) -> None:
