@@ -350,7 +350,7 @@ def _open_url(url: str) -> AbstractContextManager[BinaryIO]:
         raise MissingExtraError(f"the gallery's URL: {error}. `pip install` what it names, and try again") from error
     except Exception as error:  # storages raise what they like; its text would name the URL
         if url.split("://")[0].split("::")[0] not in fsspec.available_protocols():
-            raise GalleryError("the gallery's URL is of no protocol that fsspec knows") from error
+            raise GalleryError("the gallery's URL has a protocol that fsspec does not know") from error
         raise _unreadable(error) from error
     return opened
 
