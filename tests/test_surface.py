@@ -20,7 +20,7 @@ SHOWN = {
     "anondata.errors": None,
     "anondata.ledger": None,
     "anondata.loaders.hf": None,
-    "anondata.loaders.shards": ["Job", "Progress", "Shards", "anonymize_shards", "plan"],
+    "anondata.loaders.shards": ["Progress", "Shards", "ShardsJob", "anonymize_shards", "plan"],
     "anondata.loaders.torch": ["AnonymizedDataset", "AnonymizedIterableDataset", "AnonymizedLoader", "anonymize"],
     "anondata.loaders.webdataset": ["Stage", "anonymize"],
     "anondata.policy": None,
