@@ -43,7 +43,9 @@ def check_licence(licence: str) -> None:
             licence, [*_SPDX, *_OTHERS.split(), "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"], n=1
         )
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise CardError(f"licence: the Hub knows none called {licence!r}; {hint}`other` stands for one of your own")
+        raise CardError(
+            f"licence: the Hub knows no licence called {licence!r}; {hint}`other` stands for one of your own"
+        )
 
 
 def licence_url(licence: str) -> str | None:

@@ -43,7 +43,7 @@ def card_of(facts: Facts) -> str:
     block = block_of(facts)
     text = f"---\n{_metadata(facts, block)}---\n\n{text_of(facts, block)}"
     if from_card(text) != block:
-        raise CardError("the card's figures do not survive YAML: a name in the report or the audit is no plain text")
+        raise CardError("the card's figures do not survive YAML: a name in the report or the audit is not plain text")
     return text
 
 
@@ -74,7 +74,7 @@ def _parsed(text: str) -> tuple[Json, str]:
     except YamlError:
         raise CardError("the card's header is not YAML") from None  # the cause would quote it
     if not isinstance(header, Mapping):
-        raise CardError("the card's header is no mapping")
+        raise CardError("the card's header is not a mapping")
     return header, match[2]
 
 

@@ -294,7 +294,7 @@ class Flow:
             if isinstance(outcome, Released):
                 return self._delivery(outcome)
         raise WithheldError(
-            f"a sample was withheld ({withheld.reason}), and none that may stand in for it was released. "
+            f"a sample was withheld ({withheld.reason}), and no sample was released that may stand in for it. "
             f"It was withheld because: {withheld.detail}"
         )
 

@@ -135,7 +135,7 @@ class Stage:
                 f"the stage got {type(sample).__name__}; expected dict samples: put it before to_tuple and batched"
             )
         if not isinstance(sample.get(KEY, ""), str):
-            raise FieldTypeError("the stage got a sample whose __key__ is no text; put it before batched")
+            raise FieldTypeError("the stage got a sample whose __key__ is not a text; put it before batched")
         return self.fields.of(name for name in sample if name != KEY and name not in PLACES)
 
 

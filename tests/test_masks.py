@@ -277,7 +277,7 @@ BAD = {
     "a secret label": ({"masks": PLANES, "labels": ["secret", 1]}, "does not name"),
     "too few labels": ({"masks": PLANES, "labels": [1]}, "2 boxes and 1 categories"),
     "too few boxes": ({"masks": PLANES, "box": BOXES[:1], "labels": [1, 1]}, "2 masks and 1 boxes"),
-    "boxes alone": ({"box": BOXES, "labels": [1, 1]}, "declare one of boxes alone 'regions'"),
+    "boxes alone": ({"box": BOXES, "labels": [1, 1]}, "if it holds boxes only, declare it 'regions'"),
     "an outline": ({"masks": PLANES, "labels": [1, 1], "segmentation": [[1]]}, "more than regions"),
     "two kinds of boxes": ({"masks": PLANES, "box": BOXES, "bbox": BOXES, "labels": [1, 1]}, "two kinds of boxes"),
     "a box that is inside out": ({"masks": PLANES[:1], "box": [[30, 12, 10, 40]], "labels": [1]}, "inside out"),

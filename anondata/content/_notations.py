@@ -126,7 +126,7 @@ def _of_yolo(text: str, frame: tuple[int, int]) -> dict[str, Any]:
     boxes = []
     for x, y, w, h in ([float(number) for number in line[1:5]] for line in lines):
         if not all(-0.5 <= number <= _SHARES for number in (x, y, w, h)):
-            raise FieldTypeError("a field of YOLO's text has numbers that are no shares of the picture's sides")
+            raise FieldTypeError("a field of YOLO's text has numbers that are not fractions of the picture's sides")
         boxes.append([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height])
     return {"boxes": boxes, "category": [int(line[0]) for line in lines]}
 

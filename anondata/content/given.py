@@ -292,10 +292,13 @@ def _check(boxes: Tensor, landmarks: Tensor, frame: tuple[int, int]) -> None:
         raise FieldTypeError("a given box has coordinates that are not finite")
     if not bool((far - near > 1).all()):
         raise FieldTypeError(
-            "a given box is inside out, or at most one pixel wide or high; expected pixels, no shares of the picture"
+            "a given box is inside out, or at most one pixel wide or high; expected pixels, not fractions of the "
+            "picture"
         )
     if not bool(((far > 0) & (near < size) & (near > -size) & (far < 2 * size)).all()):
-        raise FieldTypeError("a given box is outside of its picture, or larger by far; are they of one size?")
+        raise FieldTypeError(
+            "a given box is outside of its picture, or far larger; were the boxes drawn on a picture of this size?"
+        )
     if bool(((landmarks < -size) | (landmarks > 2 * size)).any()):
         raise FieldTypeError("a given region has landmarks far outside of its picture")
     across, down = landmarks[:, 1] - landmarks[:, 0], landmarks[:, 2:4].mean(dim=1) - landmarks[:, 0]

@@ -72,7 +72,9 @@ def _of_planes(
     columns: Mapping[str, Any], frame: tuple[int, int], kinds: Collection[str], meaning: Mapping[str, str]
 ) -> Regions:
     if "masks" not in columns:
-        raise FieldTypeError(f"a field of masks holds none; declare one of boxes alone 'regions'. Else {_EXPECTED}")
+        raise FieldTypeError(
+            f"a field of masks holds no masks; if it holds boxes only, declare it 'regions'. Otherwise {_EXPECTED}"
+        )
     beside = {name: held for name, held in columns.items() if name != "masks"}
     meant, filled = meanings(beside, kinds, meaning), _planes(columns["masks"], frame)
     if len(filled) > MAX_PARTS:

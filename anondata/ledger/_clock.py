@@ -97,7 +97,7 @@ def check_leap(now_ms: int, latest_ms: int, expected_ms: int | None, *, kept: bo
     if expected_ms is None:
         told, remedy = "of the ledger's latest entry", "let a time service (chrony, systemd-timesyncd) keep it right"
     raise ClockError(
-        f"the clock is {ahead} ahead {told}, and one that is ahead would give away another day's quota; {remedy}. "
+        f"the clock is {ahead} ahead {told}, which would give away another day's quota; {remedy}. "
         "If it is right, `anondata quota clock --accept` goes on from now"
     )
 

@@ -192,7 +192,7 @@ class Account:
     def _cover(self, cost: Cost) -> None:
         """Makes every content type's lease cover its part, before anything is spent."""
         if not cost:
-            raise LimitError("a delivery of no content type costs nothing: it cannot be charged")
+            raise LimitError("a delivery without a content type cannot be charged")
         shared = False
         for _ in range(_ROUNDS):
             # A lease can end while another one is renewed, at midnight for one.

@@ -78,7 +78,7 @@ class AnonymizedDatasetDict(Refusing, Mapping[str, "AnonymizedDataset"]):
     def report(self) -> Report:
         """What was done so far, over all splits."""
         if not self._views:
-            raise RefusedError("there is no report of no split")
+            raise RefusedError("there is no split to report on")
         return next(iter(self._views.values())).report
 
     def materialize(self, folder: str | os.PathLike[str], **options: Any) -> DatasetDict:

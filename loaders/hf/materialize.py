@@ -307,7 +307,9 @@ def _split_of(
     name: str, view: AnonymizedDataset, on_withheld: OnWithheld, rows_per_file: int | None, at_most: int | None
 ) -> _Split:
     if not re.fullmatch(r"\w+(\.\w+)*", name):
-        raise PolicyError("a split's name is no word, and `datasets` could not find its files; rename the split")
+        raise PolicyError(
+            "a split's name is not a single word, and `datasets` could not find its files; rename the split"
+        )
     source, columns = view._source, {n: c for n, c in view._columns.items() if c != NOTE}
     known = source.features(note=False)
     features = Features({n: known[column] for n, column in columns.items()})

@@ -202,7 +202,9 @@ class AnonymizedDataset(Ordered, Refusing):
         check_columns(list(column_mapping), self.column_names)
         columns = {column_mapping.get(name, name): column for name, column in self._columns.items()}
         if len(columns) != len(self._columns) or any(n == NOTE != column for n, column in columns.items()):
-            raise PolicyError(f"two columns would have one name, or one that is ours ({NOTE!r}); choose others")
+            raise PolicyError(
+                f"two columns would have the same name, or one the name {NOTE!r}, which anondata uses; choose others"
+            )
         form = self._form_for({name: column_mapping.get(name, name) for name in self._columns})
         return self._with(columns=columns, form=form)
 

@@ -162,7 +162,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                 raise  # the zeros that end an archive
-            raise ShardsError(f"is no tar, is truncated or has a broken header; {REPACK}") from None
+            raise ShardsError(f"is not a tar, is truncated or has a broken header; {REPACK}") from None
 
 
 def _belongs(info: tarfile.TarInfo) -> bool:
@@ -177,7 +177,7 @@ def _belongs(info: tarfile.TarInfo) -> bool:
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     if info.size > MAX_BYTES:
-        raise ShardsError(f"has a file of more than {MAX_BYTES >> 30} GiB, which is no photo; {REPACK}")
+        raise ShardsError(f"has a file of more than {MAX_BYTES >> 30} GiB, which cannot be a photo; {REPACK}")
     file = tar.extractfile(info)
     data = file.read() if file is not None else b""
     if len(data) != info.size:

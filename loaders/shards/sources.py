@@ -118,7 +118,9 @@ def _files(place: _Place, number: int, out: _Place) -> Iterable[str]:
         return sorted(found for found in with_retries(lambda: fs.ls(path, detail=False)) if _is_shard(found))
     if place.local and not os.path.exists(path):
         raise ShardsError(f"SRC {number} does not exist")
-    raise ShardsError(f"SRC {number} is no shard and no folder of shards; expected .tar, .tar.gz, .tgz or a folder")
+    raise ShardsError(
+        f"SRC {number} is neither a shard nor a folder of shards; expected .tar, .tar.gz, .tgz or a folder"
+    )
 
 
 def _is_shard(path: str) -> bool:

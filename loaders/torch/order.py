@@ -191,7 +191,7 @@ def start_of(state: Mapping[str, Any]) -> Start:
         if not sound or not all(isinstance(packed, str) for packed in (*at_iter.values(), *at_first.values())):
             raise TypeError
     except (KeyError, TypeError, ValueError) as error:
-        raise PolicyError("this is no state of an anonymized loader; give what state_dict() returned") from error
+        raise PolicyError("this is not the state of an anonymized loader; give what state_dict() returned") from error
     return Start(batches, order, at_iter, at_first)
 
 

@@ -92,7 +92,7 @@ class Layout:
         if self.positions:
             raise FieldTypeError("a sample is a dict, but positions are declared; declare its fields by key")
         if not all(isinstance(key, str) for key in sample):
-            raise FieldTypeError("a sample is a dict with keys that are no strings; expected names of fields")
+            raise FieldTypeError("a sample is a dict with keys that are not strings; expected names of fields")
         self.schema.check(sample)
         return tuple(sample)
 

@@ -211,7 +211,7 @@ def test_columns_can_be_renamed_and_removed(view: Any, photo: Photo) -> None:
     labels = renamed.select_columns("cls")
     assert labels[:] == {"cls": [0, 1, 0, 1, 0, 1]}
     assert labels.report.seen == 1  # and no more: labels alone need no engine
-    with pytest.raises(PolicyError, match="two columns would have one name"):
+    with pytest.raises(PolicyError, match="two columns would have the same name"):
         view.rename_column("label", "image")
 
 

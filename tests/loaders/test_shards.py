@@ -324,12 +324,12 @@ WHOLE = tarred([("a.jpg", bytes(range(250)) * 12), ("alice.jpg", b"y" * 3000)])
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "is no tar"),
-        (b"hello" * 999, "is no tar"),
+        (b"", "is not a tar"),
+        (b"hello" * 999, "is not a tar"),
         (WHOLE[:2000], "is truncated"),  # in a file
-        (WHOLE[:3584], "is no tar, is truncated or has a broken header"),  # between two files
-        (WHOLE[:3700], "is no tar, is truncated or has a broken header"),  # in a header
-        (WHOLE[: 2 * 3584], "is no tar, is truncated or has a broken header"),  # before the end of the archive
+        (WHOLE[:3584], "is not a tar, is truncated or has a broken header"),  # between two files
+        (WHOLE[:3700], "is not a tar, is truncated or has a broken header"),  # in a header
+        (WHOLE[: 2 * 3584], "is not a tar, is truncated or has a broken header"),  # before the end of the archive
         (WHOLE[:3590] + b"?" + WHOLE[3591:], "has a broken header"),
         (gzip.compress(WHOLE)[:-100], "is truncated or damaged"),
         (gzip.compress(WHOLE)[:-4], "is truncated or damaged"),
@@ -546,7 +546,7 @@ def test_sources_are_files_folders_globs_braces_and_urls(place, sources, names):
         (["blockcache::file:///alice.tar"], "out", "SRC 1 goes through a cache"),
         (["a", "b"], "out", "two shards would have results of the same name, of SRC 1 and SRC 2"),
         (["a/*.zip"], "out", "there are no shards in the sources"),
-        (["b/x.zip"], "out", "SRC 1 is no shard and no folder of shards"),
+        (["b/x.zip"], "out", "SRC 1 is neither a shard nor a folder of shards"),
         (["b/nothing"], "out", "SRC 1 does not exist"),
         (["alice.tar"], "out", "SRC 1 names a file that does not exist"),
         (["a/{1,2"], "out", "the braces of SRC 1 do not match"),

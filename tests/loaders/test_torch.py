@@ -240,7 +240,7 @@ def test_an_undeclared_field_is_an_error_before_anything_comes_out(sample: Any, 
         ((), {}, "tuple of 0 values without position 0"),
         (Pair(blank(1), SECRET), {"fields": {"photo": "image"}, "keep": (0, 1)}, "without field 'photo'"),
         ({"image": blank(1), "label": SECRET}, {}, "positions are declared"),
-        ({0: blank(1)}, {"fields": {"image": "image"}, "keep": ()}, "keys that are no strings"),
+        ({0: blank(1)}, {"fields": {"image": "image"}, "keep": ()}, "keys that are not strings"),
         (blank(1), {}, "other fields than position 0"),
     ],
 )
@@ -493,7 +493,7 @@ def test_a_stand_in_is_the_same_whatever_was_asked_for_before(photo: Photo) -> N
 
 def test_nothing_stands_in_from_another_group(photo: Photo) -> None:
     samples = [{"image": b"broken", "label": 0}, {"image": blank(1), "label": 1}]
-    with pytest.raises(WithheldError, match="none that may stand in for it was released"):
+    with pytest.raises(WithheldError, match="no sample was released that may stand in for it"):
         safe_dicts(samples, group=[0, 1])[0]
 
 

@@ -672,16 +672,16 @@ def test_a_state_tells_no_secret_and_no_sample() -> None:
         ({"batch_size": 5}, "its batch_size is 5"),
         ({"format": "other/1"}, "its format is 'other/1'"),
         ({"generators": ["loader"]}, "its generators is"),
-        ({"batches": "1"}, "no state of an anonymized loader"),
-        ({"batches": -1}, "no state of an anonymized loader"),
-        ({"at_iter": None}, "no state of an anonymized loader"),
+        ({"batches": "1"}, "not the state of an anonymized loader"),
+        ({"batches": -1}, "not the state of an anonymized loader"),
+        ({"at_iter": None}, "not the state of an anonymized loader"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(change: Any, says: str) -> None:
     safe = wrapped(loader_of())
     with pytest.raises(PolicyError, match=says):
         safe.load_state_dict({**safe.state_dict(), **change})
-    with pytest.raises(PolicyError, match="no state"):
+    with pytest.raises(PolicyError, match="not the state"):
         safe.load_state_dict({})
 
 

@@ -134,11 +134,11 @@ def broken_metadata(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (empty, "the folder of anonymized pictures holds no image"),
+        (empty, "the folder of anonymized pictures holds no file with the suffix of an image"),
         (other_names, "none of 5 anonymized files belongs to one of 5 originals"),
         (two_for_one, "for 1 names several originals or several anonymized files fit"),
         (faceless, "none of 5 pairs shows a face to be attacked (5 no face)"),
-        (broken_metadata, "row 1 of the metadata is no JSON object"),
+        (broken_metadata, "row 1 of the metadata is not a JSON object"),
     ],
 )
 def test_nothing_to_attack_is_a_failure_with_a_reason(anondata, photos, results, tmp_path, change, message):

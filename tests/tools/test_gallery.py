@@ -301,7 +301,7 @@ class TestBadSources:
         datasets.Dataset.from_list([{"identity": "alice"}]).save_to_disk(tmp_path / "ds")
         for file in (tmp_path / "ds").glob("*.arrow"):
             file.write_bytes(b"alice")
-        assert "SRC 1 is no dataset that can be read" in self.refused(anondata, tmp_path, tmp_path / "ds", code=1)
+        assert "SRC 1 cannot be read as a dataset" in self.refused(anondata, tmp_path, tmp_path / "ds", code=1)
 
     def test_a_shard_that_is_cut_short(self, anondata, photos, tmp_path):
         with webdataset.TarWriter(str(tmp_path / "s.tar")) as writer:

@@ -223,7 +223,7 @@ def test_a_given_key_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch
         (b"", "has 0 bytes, expected at least 16"),
         (b" " * 9 + b"short" + b" " * 9, "has 5 bytes, expected at least 16 .*openssl rand -hex 32"),
         (lambda: "a text of many letters", "must be bytes, got str"),
-        (lambda: None, "returned none; give None to save without a key"),
+        (lambda: None, "returned no key; pass None to save without a key"),
         (bytearray(20), "must be bytes, got bytearray"),
         ("not-the-key-but-a-path", "key file cannot be read: it is not there. A text is taken for the path"),
         ("a\0b", "key file cannot be read"),

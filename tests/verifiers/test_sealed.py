@@ -136,7 +136,7 @@ def test_a_key_for_a_plain_file_is_refused(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "no gallery of anondata"),
+        (b"\x89PNG\r\n\x1a\n", "not a gallery of anondata"),
         (b"anondata galler", "cut short"),
         (b"anondata gallery\n\x01\x00\x02", "cut short"),
         (b"anondata gallery\n\x01\x00\x09\x00\x00\x00{}", "cut short"),

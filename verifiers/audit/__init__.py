@@ -257,7 +257,7 @@ def _enrolled(found: Collected, table: FaceTable, gallery: Gallery, fars: Sequen
         raise AuditError("an attack with a gallery needs identities: which of its people is in which photo?")
     number = {f.identity: int(owner) for f, owner in zip(found.faces, table.owners, strict=True) if f.identity}
     if not set(number) & set(gallery.identities):
-        raise AuditError("none of the people in the photos is in the gallery; are they named alike?")
+        raise AuditError("none of the people in the photos is in the gallery; do both use the same names?")
     strangers = len(number) + np.arange(len(gallery.identities))
     people = np.array([number.get(name, strangers[i]) for i, name in enumerate(gallery.identities)], dtype=np.int64)
     everywhere = np.full(len(gallery.owners), -1, dtype=np.int64)

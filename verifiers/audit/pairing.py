@@ -148,7 +148,7 @@ def _csv(text: str) -> Iterator[Mapping[str, Any]]:
     try:
         yield from csv.DictReader(io.StringIO(text), strict=True)
     except csv.Error as error:
-        raise AuditError("the metadata is no CSV that can be read") from error
+        raise AuditError("the metadata cannot be read as CSV") from error
 
 
 def _jsonl(text: str) -> Iterator[Mapping[str, Any]]:
@@ -158,7 +158,7 @@ def _jsonl(text: str) -> Iterator[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, Mapping):
-            raise AuditError(f"row {number} of the metadata is no JSON object")
+            raise AuditError(f"row {number} of the metadata is not a JSON object")
         yield row
 
 

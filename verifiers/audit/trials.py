@@ -105,12 +105,12 @@ def compare(
     rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
     if not len(rows):
         raise AuditError(
-            "no face has another photo of the same person to be compared with; where nobody knows who is in the "
-            "photos, say so: `anondata audit --identity -` takes no folder for a person"
+            "no face has another photo of the same person to compare with; if folders are not people, say "
+            "`anondata audit --identity -`"
         )
     counts = np.concatenate([part[1] for part in parts], axis=1)
     if not (counts[3] > counts[4]).any():
-        raise AuditError("there is only one person to be named; an audit needs others, too")
+        raise AuditError("there is only one person; an audit needs at least two")
     columns = (np.concatenate([getattr(part[3], name) for part in parts]) for name in ("distances", "left", "right"))
     return Trials(
         rows,

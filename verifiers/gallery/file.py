@@ -110,7 +110,7 @@ def save_gallery(gallery: AnyGallery, path: Place, *, key: KeySource = None, ove
     """
     place, secret = local_path(path), find_secret(key)
     if secret is None and key is not None:  # a look-up that found nothing must not end in a plain file
-        raise GalleryError("the function for the gallery's key returned none; give None to save without a key")
+        raise GalleryError("the function for the gallery's key returned no key; pass None to save without a key")
     payload = to_payload(gallery)
     with locked(place):
         _check_free(place, overwrite=overwrite, encrypted=secret is not None)
@@ -246,7 +246,7 @@ def _key_file(path: Place) -> bytes:
             "give a key itself as bytes"
         ) from error
     if len(secret) > _MOST_KEY_FILE_BYTES:
-        raise GalleryError(f"the gallery's key file has more than {_MOST_KEY_FILE_BYTES} bytes; it is no key")
+        raise GalleryError(f"the gallery's key file has more than {_MOST_KEY_FILE_BYTES} bytes; it is not a key")
     return secret
 
 
@@ -313,7 +313,7 @@ def _portraits(tensors: Tensors, count: int, *, kept: bool) -> tuple[Portrait | 
     if starts != sorted(starts) or starts[-1] != len(images):
         raise GalleryError("portraits that do not fill their part")
     if rows != sorted({row for row in rows if 0 <= row < count * kept}):
-        raise GalleryError("portraits of no template")
+        raise GalleryError("there are portraits without a template")
     portraits: list[Portrait | None] = [None] * (count if kept else 0)
     for row, start, end, box, points in zip(rows, starts, ends, boxes, landmarks, strict=False):
         portraits[row] = Portrait(images[start:end].tobytes(), box, points)

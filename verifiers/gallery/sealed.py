@@ -219,7 +219,7 @@ def _read_header(file: BinaryIO) -> _Header:
     if not start:
         raise GalleryError("the gallery file is empty")
     if not start.startswith(_MAGIC[: len(start)]):
-        raise GalleryError("the file is no gallery of anondata")
+        raise GalleryError("the file is not a gallery of anondata")
     if len(start) < len(_MAGIC) + _START.size:
         raise damaged("cut short")
     version, length = _START.unpack(start[len(_MAGIC) :])

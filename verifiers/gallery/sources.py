@@ -168,7 +168,7 @@ def _saved(src: str, number: int) -> Any:
     except MissingExtraError:
         raise
     except Exception as error:  # the library raises what it likes; its text names the path
-        raise UnreadableSourceError(f"SRC {number} is no dataset that can be read: {type(error).__name__}") from error
+        raise UnreadableSourceError(f"SRC {number} cannot be read as a dataset: {type(error).__name__}") from error
 
 
 def _parquet(file: str) -> Any:
