@@ -53,6 +53,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def upright_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are looked at upright alone in this process, where a test is of what comes before or after that.
+
+    All looks take six times as long on pictures as small as these, and have tests of their own in tests/content.
+    """
+    monkeypatch.setattr("anondata.content.looks.LOOKS", {})
+
+
 @cache
 def _unavailable(name: str) -> str:
     """Why these weights are not to be had, or nothing."""

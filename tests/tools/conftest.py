@@ -40,6 +40,11 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_look(upright_alone: None) -> None:
+    """The commands are tested on clear upright faces."""
+
+
 @pytest.fixture
 def anondata(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs ``anondata`` with the given arguments, in this process."""
