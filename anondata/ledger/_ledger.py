@@ -64,7 +64,7 @@ class Reservation:
         return _clock.steady_s() < self.started_s + self.valid_s
 
     def commit(self, amounts: Mapping[str, int]) -> None:
-        """Counts what was given, and frees the rest. Again, it changes nothing; after it expired, too."""
+        """Counts what was given, and frees the rest. Called again, or after it expired, it changes nothing."""
         self.ledger.settle(self, amounts)
 
     def release(self) -> None:
@@ -75,17 +75,19 @@ class Reservation:
 class Ledger:
     """Who received how much, and who may receive more.
 
-    Any number of processes, on any number of machines, use one at a time, each for a moment; together they never pass
-    a limit. A file (SQLite) is for one machine: its locks do not hold on network storage. PostgreSQL is for several.
-    Nothing is opened before it is used. It can be pickled, and used after a fork.
+    Any number of processes on any number of machines can use one ledger; together they never pass a limit. A file
+    (SQLite) is for one machine, because its locks do not hold on network storage. PostgreSQL is for several. Nothing
+    is opened before it is used. A ledger can be pickled, and used after a fork.
 
-    url: a file, ``sqlite:///FILE`` or ``postgresql://user@host/database``. actor: who the history says did it; the
-    user and host by default.
+    Args:
+        url: a file, ``sqlite:///FILE`` or ``postgresql://user@host/database``.
+        actor: who did it, for the history; by default the user and the host.
 
-    Raises (all methods):
-        LedgerError: when it cannot be reached, read or written, or is not there: the first limit makes it.
-        ClockError: when the clock is more than five minutes behind what the ledger has seen, or so far ahead that it
-            cannot be right; :meth:`accept_clock` takes an operator's word for it.
+    Raises:
+        LedgerError: by all methods: it cannot be reached, read or written, or does not exist. The first limit makes
+            it.
+        ClockError: by all methods: the clock is more than five minutes behind the ledger's latest entry, or so far
+            ahead that it cannot be right. An operator can say that it is right: :meth:`accept_clock`.
     """
 
     def __init__(self, url: str | Path, *, actor: str | None = None) -> None:
@@ -100,16 +102,16 @@ class Ledger:
         return _again, (self._database.url.render_as_string(hide_password=False), self.actor)
 
     def close(self) -> None:
-        """Gives the connections back; the next use opens others."""
+        """Closes the connections; the next use opens others."""
         self._database.close()
 
     def set_limit(self, limit: Limit) -> None:
-        """Sets a limit, or another amount for one. Leases that are out already keep what they were granted."""
+        """Sets or changes a limit. Leases that are out already keep what they were granted."""
         operation = uuid.uuid4().hex
         self._write(lambda book, _: book.set_limit(limit, operation=operation), create=True)
 
     def remove_limit(self, limit: Limit) -> bool:
-        """Takes a limit away, whatever its amount. Returns whether there was one."""
+        """Removes a limit, whatever its amount. Returns whether there was one."""
         operation = uuid.uuid4().hex
 
         def do(book: Book, again: bool) -> bool:
@@ -118,15 +120,19 @@ class Ledger:
         return self._write(do)
 
     def limits(self, client: str | None = None) -> list[Limit]:
-        """All limits, or those that were set for this very name."""
+        """All limits, or those that were set for exactly this name."""
         return self._database.read(lambda connection: _rules.stored_limits(connection, client and {client}))
 
     def usage(self, client: str | None = None) -> list[Usage]:
-        """How far limits are used: those that bind a client, or all of them, for each client that is known."""
+        """How much of each limit is used: of those that bind a client, or of all, for each known client."""
         return self._database.read(lambda connection: _usage.usages(connection, client))
 
     def check(self, scope: Scope) -> None:
-        """Raises :class:`UnknownClientError` where no limit covers a client's deliveries, however much is left."""
+        """Checks that a limit covers a client's deliveries, however much is left.
+
+        Raises:
+            UnknownClientError: no limit covers them.
+        """
         self._database.read(lambda connection: _rules.holding(connection, scope))
 
     def reserve(

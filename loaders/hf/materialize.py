@@ -57,29 +57,35 @@ def materialize(
     at_most: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> DatasetDict:
-    """Writes the rows of views as parquet files, and loads them. A transform or format of a view does not count.
+    """Writes the rows of views as parquet files, and loads them. A view's transform and format are ignored.
 
-    The same call goes on where one was stopped or killed. What was made of local files that changed since, by size or
-    time, is done again; of remote ones (``hf://``, ``s3://``) only paths are compared.
+    The same call goes on after a stop or a kill. If a local file changed since, by size or time, its rows are done
+    again; of remote files (``hf://``, ``s3://``) only the paths are compared.
 
-    Types of columns are kept, with the names of classes: where they are names of people, drop the label. Files hold
+    Columns keep their types, with the names of classes: drop a label if these are names of people. Files hold the
     images themselves, never a path. A kept image passes as it is, with its EXIF.
 
-    on_withheld: ``"drop"`` leaves withheld rows out, ``"replace"`` writes others of the same view instead,
-        and a column ``"anondata"`` that says so, ``"raise"`` stops. num_proc: processes, each with networks of its
-        own; a script must then call this below ``if __name__ == "__main__":``.
-    rows_per_file: None makes files of about 256 MiB of originals.
-    at_most: ends, in each view, with the row that makes so many; with ``"drop"`` later rows come in place of what was
-        withheld. Files are then written one after the other.
+    If the views have a ledger, each file is charged once, before it is put in place, however often a run is repeated.
+    At a limit the files that were charged are there, and the same call goes on when the limit is raised or renewed.
 
-    Where the views have a ledger, each file is charged before it is put in place, and once, however often a run is
-    repeated. At a limit files that were charged are there, and the same call goes on when it is raised or renewed.
+    Args:
+        views: the views by the name of their split.
+        folder: where the files go.
+        on_withheld: ``"drop"`` leaves withheld rows out. ``"replace"`` writes other rows of the same view instead,
+            and a column ``"anondata"`` that says so. ``"raise"`` stops.
+        num_proc: how many processes, each with its own networks. For several, a script must call this below
+            ``if __name__ == "__main__":``.
+        rows_per_file: None makes files of about 256 MiB of originals.
+        at_most: the most rows of each view. With ``"drop"``, later rows take the place of withheld ones. Files are
+            then written one after the other.
+        cache_dir: where `datasets` puts its Arrow copy of the anonymized rows; by default its own cache.
 
-    cache_dir: where `datasets` puts the Arrow copy, of anonymized rows, that it reads; by default its own cache.
+    Returns:
+        The written rows.
 
     Raises:
         LeakError: something of an original was found in a file, which is not put in place.
-        WithheldError: a row was withheld and ``on_withheld`` says so, or a file's rows were all withheld.
+        WithheldError: a row was withheld and ``on_withheld`` is ``"raise"``, or all rows of a file were withheld.
         OutputError: the folder cannot be written, holds files that no run wrote, or was written from other rows or
             with another setting.
         QuotaExceeded: a file would pass a limit.

@@ -62,9 +62,14 @@ THRESHOLD = 0.35  # of the first detector: with a lower one, bushes count as fac
 class Audit:
     """The result of an audit. Holds numbers: no picture, no template, no file name, no identity.
 
-    counts: of files and pairs. faces: what became of them. networks: whose templates were compared, and what a gate
-    with each would say. attacks: every attacker with every network; controls: the same with untouched originals on
-    both sides. notes: what a reader must know, in sentences. parameters: what was asked for.
+    Args:
+        counts: how many files and pairs there were.
+        faces: what became of the faces.
+        networks: whose templates were compared, and what a gate with each would say.
+        attacks: every attacker with every network.
+        controls: the same with untouched originals on both sides.
+        notes: what a reader must know, in sentences.
+        parameters: what was asked for.
     """
 
     counts: Mapping[str, int]
@@ -77,9 +82,10 @@ class Audit:
 
     @property
     def worst(self) -> Attack:
-        """The attack that names most of those that the composite attacker does not choose among, and itself.
+        """The attack that names the most people.
 
-        One that looks around the cover, or has several releases, is told apart.
+        If there is a composite attacker, it stands for all that it chooses among. Attackers who look around the
+        cover, or who have several releases, are not counted.
         """
         usual = [a for a in self.attacks if a.attacker not in APART] or self.attacks
         whole = [a for a in usual if a.attacker == COMPOSITE or a.gallery == "enrolled"]
@@ -133,23 +139,36 @@ def audit(
 ) -> Audit:
     """Attacks pairs of originals and anonymized pictures, which are read when their turn comes.
 
-    With identities, every face is searched for in all *other* photos; it counts when its person is in one of them.
-    Without, in the originals themselves, its own included: then only the naive attack is possible.
-
-    embedders: networks of the attackers; by default all whose weights are here. attackers: of :data:`ATTACKERS`.
-    gallery: enrolled people; a naive attacker who has it is added. groups: columns of :attr:`PhotoPair.groups`.
-    fars: false accept rates. gate: the network that the tool's own gate uses, to tell it from others.
-    technique: what the tool did to most faces, where that is known: attackers then run it with keys of their own.
-    detectors: by name. The first finds faces, others confirm them; by default CenterFace, and YuNet where it is.
-    workers: pairs that are looked at at once. counts: of files that are in no pair, for the report. show: is told how
-    far it is. stage: is told the name of each attacker that begins.
+    With identities, every face is searched for in all *other* photos; it counts if its person is in one of them.
+    Without identities it is searched for in the originals, its own included, and attackers that need identities are
+    left out.
 
     Memory: three templates of each face and network, a pair of pictures for each worker, and the faces of a batch.
 
+    Args:
+        pairs: the pictures.
+        embedders: networks of the attackers; by default all whose weights are here.
+        attackers: names of :data:`ATTACKERS`.
+        gallery: enrolled people; one more naive attacker has it.
+        groups: columns of :attr:`PhotoPair.groups` whose groups of people are compared.
+        fars: false-accept rates at which the true-accept rate is reported.
+        gate: the network that the tool's own gate uses, to tell it from the others.
+        technique: what the tool did to most faces, if that is known. Attackers then run it with keys of their own.
+        detectors: detectors by name. The first finds faces, the others confirm them; by default CenterFace, and YuNet
+            if its weights are here.
+        device: a torch device.
+        workers: how many pairs are looked at together.
+        counts: how many files are in no pair, for the report.
+        show: called with how far it is.
+        stage: called with the name of each attacker that begins.
+
+    Returns:
+        All figures.
+
     Raises:
-        AuditError: no pair that can be used, no face, nobody to compare with, or too many kinds of a group.
-        PolicyError: an unknown attacker, or a network named twice.
-        GalleryError: a gallery of templates that none of the networks makes.
+        AuditError: no pair can be used, there is no face, nobody to compare with, or a group has too many kinds.
+        PolicyError: an attacker is unknown, or a network is named twice.
+        GalleryError: no network makes the templates of the gallery.
     """
     networks = tuple(embedders_here() if embedders is None else embedders)
     looks = dict(detectors_here() if detectors is None else detectors)

@@ -88,15 +88,21 @@ def enroll(
     calibration: Calibration | None = None,
     show: Callable[[int, int], None] | None = None,
 ) -> Enrolled:
-    """A gallery with the people of some photos, of which there may be several each.
+    """Adds the people of some photos to a gallery. There may be several photos of a person.
 
-    into: the gallery to add to, :func:`anondata.verifiers.gallery.empty_gallery` for a new one.
-    extend: allow people that it holds already. calibration: thresholds of your own to tell look-alikes by.
-    show: told how many photos are done, and how many of them refused.
-    The rest is what :class:`Examiner` takes.
+    Args:
+        photos: the photos, each with the name of its person.
+        into: the gallery to add to; :func:`anondata.verifiers.gallery.empty_gallery` makes a new one.
+        embedder, detector, smallest_px, keep_portraits, several, device: as for :class:`Examiner`.
+        extend: allow people that the gallery holds already.
+        calibration: thresholds of your own, by which look-alikes are told.
+        show: called with how many photos are done, and how many of them were refused.
+
+    Returns:
+        The gallery, and what became of the photos.
 
     Raises:
-        GalleryError: no photo at all, an embedder other than the gallery's, or people that it holds already.
+        GalleryError: there is no photo, the embedder is not the gallery's, or it holds one of the people already.
         WeightsError, MissingExtraError: a network cannot be loaded.
     """
     into.check_embedder(embedder.name, embedder.fingerprint)

@@ -67,46 +67,55 @@ _MOST_KEY_FILE_BYTES = 1 << 16
 
 
 def open_any(path: Place, *, key: KeySource = None) -> AnyGallery:
-    """The gallery in a file, of whatever it is.
+    """Opens a gallery of people or of places.
 
-    path: a local path, or a URL that fsspec knows.
-    key: the key itself, the path of a file that holds it, a function that returns it, or None for the environment
-        variable ``ANONDATA_GALLERY_KEY``, and no key where that is not set. At least 16 bytes, and made by chance:
-        a key is not stretched as a password would be. White space around it does not count. A function that returns
-        None says that there is no key, whatever the environment holds.
+    Args:
+        path: a local path, or a URL that fsspec knows.
+        key: the key, the path of a file that holds it, a function that returns it, or None for the environment
+            variable ``ANONDATA_GALLERY_KEY`` (no key if it is not set). A key has at least 16 random bytes, because
+            it is not stretched as a password would be. White space around it is ignored. A function that returns None
+            says that there is no key, whatever the environment holds.
 
     Raises:
-        GalleryError: nothing there, no gallery, damaged, made by a newer anondata, encrypted with another key, a key
-            missing, or a key for a file that is not encrypted.
-        MissingExtraError: a URL whose protocol needs a package that is not installed.
+        GalleryError: the file does not exist, is not a gallery, is damaged, was made by a newer anondata, is
+            encrypted with another key or needs one, or a key was given for a file that is not encrypted.
+        MissingExtraError: the URL's protocol needs a package that is not installed.
     """
     return from_payload(read_sealed(path, secret=find_secret(key)))
 
 
 def open_gallery(path: Place, *, key: KeySource = None) -> Gallery:
-    """The gallery of people in a file; see :func:`open_any`.
+    """Opens a gallery of people; see :func:`open_any`.
 
     Raises:
-        GalleryError: a gallery of places, and what :func:`open_any` raises, as MissingExtraError.
+        GalleryError: this is a gallery of places, or :func:`open_any` refuses it.
+        MissingExtraError: see :func:`open_any`.
     """
     return _of_kind(Gallery, open_any(path, key=key))
 
 
 def open_places(path: Place, *, key: KeySource = None) -> PlaceGallery:
-    """The gallery of places in a file; see :func:`open_any`.
+    """Opens a gallery of places; see :func:`open_any`.
 
     Raises:
-        GalleryError: a gallery of people, and what :func:`open_any` raises, as MissingExtraError.
+        GalleryError: this is a gallery of people, or :func:`open_any` refuses it.
+        MissingExtraError: see :func:`open_any`.
     """
     return _of_kind(PlaceGallery, open_any(path, key=key))
 
 
 def save_gallery(gallery: AnyGallery, path: Place, *, key: KeySource = None, overwrite: bool = False) -> None:
-    """Puts a gallery into a local file that only its owner can read, encrypted when there is a key.
+    """Writes a gallery to a local file that only its owner can read. It is encrypted if there is a key.
+
+    Args:
+        gallery: of people or of places.
+        path: a local path.
+        key: as for :func:`open_any`.
+        overwrite: replace a file that is there.
 
     Raises:
         GalleryError: the file is there and may not be overwritten, another process is writing it, it cannot be
-            written (the old one is as it was), or an encrypted one would be replaced by one that is not.
+            written (the old file stays as it was), or a plain file would replace an encrypted one.
     """
     place, secret = local_path(path), find_secret(key)
     if secret is None and key is not None:  # a look-up that found nothing must not end in a plain file
@@ -118,12 +127,12 @@ def save_gallery(gallery: AnyGallery, path: Place, *, key: KeySource = None, ove
 
 
 def change_gallery(path: Place, change: Callable[[Gallery], Gallery], *, key: KeySource = None) -> Gallery:
-    """Opens a gallery of people, changes it and saves it again, while no other process can.
+    """Opens a gallery of people, changes it and saves it again, under a lock.
 
-    What was encrypted stays so. Whatever is raised, by ``change`` too, leaves the file as it was.
+    An encrypted file stays encrypted. If anything is raised, also by ``change``, the file stays as it was.
 
     Raises:
-        GalleryError: what :func:`open_gallery` and :func:`save_gallery` raise.
+        GalleryError: as in :func:`open_gallery` and :func:`save_gallery`.
     """
     return _changed(Gallery, path, change, key)
 
