@@ -175,7 +175,7 @@ def check_name(what: str, value: object, *, may_be_empty: bool = False) -> None:
 def check_one_of(what: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises :class:`LimitError` unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise LimitError(f"{value!r} is not a {what}; choose from {', '.join(choices)}")
+        raise LimitError(f"{what} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def whole(what: str, value: object) -> int:

@@ -218,7 +218,7 @@ def test_a_name_keeps_what_it_is_made_of(ledger):
 
 @pytest.mark.parametrize("terms", [{"unit": "photos"}, {"window": "week"}])
 def test_an_unknown_unit_or_window_is_refused(terms):
-    with pytest.raises(LimitError, match="choose from"):
+    with pytest.raises(LimitError, match="expected one of"):
         Limit("acme", **terms)
 
 
@@ -232,7 +232,7 @@ def test_a_delivery_has_no_wildcards(names):
     ("need", "options", "message"),
     [
         ({}, {}, "nothing is asked for"),
-        ({"photos": 1}, {}, "no unit"),
+        ({"photos": 1}, {}, "unit is .photos.; expected one of"),
         ({"samples": 2}, {"want": {"samples": 1}}, "fewer samples are wanted than needed"),
         ({"samples": 2}, {"ttl_s": 0}, "a lease lasts from one second to seven days"),
         ({"samples": 2}, {"policy": "a\nb"}, "policy"),
