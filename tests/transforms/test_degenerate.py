@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from anondata.crops import FLOATS
 from anondata.transforms import RegionTransform
 
 DEGENERATE: dict[str, list[float]] = {
@@ -36,16 +35,17 @@ def picture(astronaut: Tensor) -> Tensor:
     return (astronaut[:, 100:340, 50:370].int() * 2 + noise).div(3, rounding_mode="floor").byte()
 
 
-@pytest.mark.parametrize("what", DEGENERATE)
-def test_what_a_degenerate_box_touches_is_covered(technique: RegionTransform, picture: Tensor, what: str) -> None:
-    x0, y0, x1, y1 = DEGENERATE[what]
-    out = technique.change_regions(picture, torch.tensor([DEGENERATE[what]]))
-    assert out.shape == picture.shape
-    if max(x1 - x0, y1 - y0) > 40:  # pixels that stay the same by chance are few among many
-        left, right, top, bottom = (int(max(0, min(1000, v))) for v in (x0, max(x1, x0 + 1), y0, max(y1, y0 + 1)))
-        assert (out != picture).any(0)[top:bottom, left:right].float().mean() > 0.8
+def test_what_a_degenerate_box_touches_is_covered(technique: RegionTransform, picture: Tensor) -> None:
+    for what, box in DEGENERATE.items():
+        x0, y0, x1, y1 = box
+        out = technique.change_regions(picture, torch.tensor([box]))
+        assert out.shape == picture.shape, what
+        if max(x1 - x0, y1 - y0) > 40:  # pixels that stay the same by chance are few among many
+            left, right, top, bottom = (int(max(0, min(1000, v))) for v in (x0, max(x1, x0 + 1), y0, max(y1, y0 + 1)))
+            assert (out != picture).any(0)[top:bottom, left:right].float().mean() > 0.8, what
 
 
+@pytest.mark.parametrize("case", ["noise", "mask"])
 @pytest.mark.parametrize("what", OUTSIDE)
 def test_a_box_out_of_the_frame_changes_nothing(technique: RegionTransform, picture: Tensor, what: str) -> None:
     assert torch.equal(technique.change_regions(picture, torch.tensor([OUTSIDE[what]])), picture)
@@ -74,16 +74,16 @@ def test_overlapping_and_repeated_boxes_are_covered(technique: RegionTransform, 
     assert changed[100:180, 100:180].float().mean() > 0.9
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_float_pictures_become_what_bytes_become(
-    case: str, make: Any, astronaut: Tensor, face_box: Tensor, dtype: torch.dtype, channels: int
+    case: str, make: Any, astronaut: Tensor, face_box: Tensor, dear: frozenset[str]
 ) -> None:
     """To the precision of the dtype; the technique is told the same seeds, as the bytes of its crops differ."""
     technique = make(case)
     technique._own_seeds = lambda crops: list(range(len(crops)))
-    planes = astronaut[:1].expand(4, -1, -1)[:channels] if channels != 3 else astronaut
-    expected = technique.change_regions(planes.contiguous(), face_box).double() / 255
-    out = technique.change_regions((planes.double() / 255).to(dtype), face_box)
-    assert out.dtype == dtype
-    assert (out.double() - expected).abs().mean() < 0.005 + torch.finfo(dtype).eps
+    pairs = [(torch.float16, 3), (torch.bfloat16, 1), (torch.float32, 4), (torch.float64, 3)]
+    for dtype, channels in pairs[:2] if case in dear else pairs:
+        planes = astronaut[:1].expand(4, -1, -1)[:channels] if channels != 3 else astronaut
+        expected = technique.change_regions(planes.contiguous(), face_box).double() / 255
+        out = technique.change_regions((planes.double() / 255).to(dtype), face_box)
+        assert out.dtype == dtype
+        assert (out.double() - expected).abs().mean() < 0.005 + torch.finfo(dtype).eps

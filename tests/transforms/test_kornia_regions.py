@@ -55,6 +55,7 @@ def inside(boxes: list[Tensor]) -> Tensor:
 # --- what is changed -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("case", ["noise", "mask", "chain"])
 def test_each_image_is_changed_as_the_technique_alone_changes_it(technique: RegionTransform) -> None:
     given = pictures()
     out, boxes = container(KorniaRegions(technique))(given, RAGGED)

@@ -14,11 +14,16 @@ from torchvision.transforms import v2
 
 from anondata.crops import FLOATS, cut, outer_rects, paste
 from anondata.errors import ShapeError
+from anondata.randomness import RunKey
 from anondata.transforms import RegionTransform
+
+# test_contract.py shows that techniques differ in how they change crops alone; Mask finds its way to them itself.
+EACH_WAY = pytest.mark.parametrize("case", ["noise", "mask"])
 
 # --- torchvision samples -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("case", ["noise"])
 @pytest.mark.parametrize("box_format", ["XYXY", "XYWH", "CXCYWH"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
 @pytest.mark.parametrize("box_dtype", [torch.float32, torch.int64, torch.float16, torch.float64], ids=str)
@@ -62,6 +67,7 @@ def test_converting_boxes_rounds_no_pixel_away(
     assert (out[0] > 0).any(0).nonzero().flatten().tolist() == list(range(low, high))
 
 
+@EACH_WAY
 def test_other_entries_of_a_sample_are_kept(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor, sample_of: Any
 ) -> None:
@@ -80,6 +86,7 @@ def test_other_entries_of_a_sample_are_kept(
     assert out["more"][1:] == [{"n": 3}, None]
 
 
+@EACH_WAY
 def test_image_and_target_may_be_two_arguments(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor, sample_of: Any
 ) -> None:
@@ -89,6 +96,7 @@ def test_image_and_target_may_be_two_arguments(
     assert target["boxes"] is sample["boxes"]
 
 
+@EACH_WAY
 def test_the_sample_is_not_modified(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor, sample_of: Any
 ) -> None:
@@ -98,6 +106,7 @@ def test_the_sample_is_not_modified(
     assert out is not sample
 
 
+@EACH_WAY
 def test_a_sample_without_regions_keeps_its_picture(
     technique: RegionTransform, astronaut: Tensor, sample_of: Any
 ) -> None:
@@ -147,6 +156,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.parametrize("case", ["noise"])
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_it_cannot_cover_is_refused(technique: RegionTransform, what: str) -> None:
     given, message = REFUSED[what]
@@ -156,6 +166,7 @@ def test_what_it_cannot_cover_is_refused(technique: RegionTransform, what: str) 
     assert str(raised.value).startswith(f"{technique.name}: ")
 
 
+@EACH_WAY
 def test_no_argument_at_all_is_refused(technique: RegionTransform) -> None:
     with pytest.raises(ShapeError, match="expected exactly one"):
         technique()
@@ -169,6 +180,7 @@ BAD_BOXES: dict[str, tuple[list[float], str]] = {
 }
 
 
+@EACH_WAY
 @pytest.mark.parametrize("what", BAD_BOXES)
 def test_boxes_that_mean_nothing_are_refused(technique: RegionTransform, astronaut: Tensor, what: str) -> None:
     box, message = BAD_BOXES[what]
@@ -179,6 +191,7 @@ def test_boxes_that_mean_nothing_are_refused(technique: RegionTransform, astrona
 # --- regions of a picture ------------------------------------------------------------------------------------------
 
 
+@EACH_WAY
 @pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_picture_keeps_shape_dtype_and_device(
@@ -206,12 +219,40 @@ def test_nothing_beyond_the_soft_edge_changes(
     assert same.all()
 
 
+@pytest.mark.parametrize("case", ["fill", "mask_solid", "mask"])
+def test_a_soft_edge_lies_around_what_is_covered_and_not_inside(case: str, make: Any) -> None:
+    picture, box = torch.zeros(3, 90, 90), torch.tensor([[30.5, 35.5, 59.5, 54.5]])
+    picture[:, 20:70, 20:70] = torch.eye(50)
+    white = {} if case == "mask" else {"color": (1.0, 1.0, 1.0)}
+    soft, hard = (
+        make(case, coverage=1.0, feather=feather, **white).change_regions(picture, box) for feather in (0.5, 0.0)
+    )
+    changed_soft, changed_hard = ((out != picture).any(0) for out in (soft, hard))
+    assert changed_soft.sum() > 1.2 * changed_hard.sum()
+    assert not changed_hard[:35].any()
+    assert not changed_hard[55:].any()
+    if white:
+        assert soft[:, 35:55, 30:60].min() > 0.9999
+        assert bool(((soft > 0) & (soft < 1)).any())
+
+
+def test_regions_of_a_picture_draw_from_the_key(make: Any, astronaut: Tensor, face_box: Tensor) -> None:
+    one, same, other = (
+        make("noise", key=RunKey(secret)).change_regions(astronaut, face_box)
+        for secret in (b"a secret of enough bytes", b"a secret of enough bytes", b"another secret of enough bytes")
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@EACH_WAY
 def test_the_order_of_far_regions_does_not_matter(technique: RegionTransform, astronaut: Tensor) -> None:
     boxes = torch.tensor([[175.0, 60, 275, 200], [20, 400, 60, 440], [400, 20, 460, 90]])
     one = technique.change_regions(astronaut, boxes)
     assert torch.equal(one, technique.change_regions(astronaut, boxes.flip(0)))
 
 
+@EACH_WAY
 def test_a_picture_with_nan_is_covered_all_the_same(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor
 ) -> None:
@@ -225,6 +266,7 @@ def test_a_picture_with_nan_is_covered_all_the_same(
     assert out.isfinite().sum() == out.numel() - 1
 
 
+@EACH_WAY
 def test_a_picture_that_requires_gradients_is_covered(
     technique: RegionTransform, astronaut: Tensor, face_box: Tensor
 ) -> None:
@@ -233,6 +275,7 @@ def test_a_picture_that_requires_gradients_is_covered(
     assert torch.equal(out.detach(), technique.change_regions(picture, face_box))
 
 
+@EACH_WAY
 @pytest.mark.parametrize("layout", ["channels_last", "expanded", "flipped view"])
 def test_the_layout_of_a_picture_does_not_matter(
     technique: RegionTransform, face_box: Tensor, astronaut: Tensor, layout: str
@@ -249,6 +292,7 @@ def test_the_layout_of_a_picture_does_not_matter(
     assert torch.equal(given, before)
 
 
+@EACH_WAY
 def test_a_picture_without_pixels_is_given_back(technique: RegionTransform, face_box: Tensor) -> None:
     assert technique.change_regions(torch.zeros(3, 0, 7), face_box).shape == (3, 0, 7)
 
