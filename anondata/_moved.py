@@ -23,7 +23,7 @@ MOVED: Mapping[str, str] = {
     "anondata.models.face_pool": "anondata.transforms.face_pool",
     "anondata.recognizing": "anondata.engine.identities",
     "anondata.rules": "anondata.engine.rules",
-    "anondata.tracks": "anondata.engine.tracks",
+    "anondata.tracks": "anondata.engine.state",
 }
 
 

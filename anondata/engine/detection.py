@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anondata.detectors.pyramid import box_iou, merge
 from anondata.engine.rules import ContentRules
-from anondata.engine.tracks import Track, Work
+from anondata.engine.state import Item, RegionState
 from anondata.errors import PolicyError
 from anondata.protocols import UPRIGHT, Detector, Look
 from anondata.regions import Regions, cat_regions, empty_regions
@@ -126,77 +126,77 @@ def _held(regions: Regions, by: Regions) -> Tensor:
     return (same & ((share >= HELD) & surer | (box_iou(regions.boxes, by.boxes) >= SAME_PLACE))).any(dim=1)
 
 
-def without_spared(rules: ContentRules, work: Work, media: Any, device: torch.device) -> Any:
+def without_spared(rules: ContentRules, item: Item, media: Any, device: torch.device) -> Any:
     """The media with what was spared masked, so that detectors see what else there is."""
-    regions = cat_regions([t.region for t in work.spared], device)
+    regions = cat_regions([t.region for t in item.spared], device)
     return rules.content.compose(
         media, rules.content.change([media], regions, rules.content.mask, [0] * len(regions))
     )
 
 
-def _on_spared(rules: ContentRules, works: Sequence[Work], device: torch.device) -> Regions:
+def _on_spared(rules: ContentRules, items: Sequence[Item], device: torch.device) -> Regions:
     """What the scan finds of kinds none of which was spared: a spared person's mask would hide their face."""
-    own = [i for i, work in enumerate(works) if work.spared]
+    own = [i for i, item in enumerate(items) if item.spared]
     if not own or len(rules.kinds) == 1:
         return empty_regions(device)
-    found = find(rules, rules.scanners, [works[i].shown for i in own], device)
+    found = find(rules, rules.scanners, [items[i].shown for i in own], device)
     kept = [
         row
         for row, (image, kind) in enumerate(zip(found.image.tolist(), found.kinds, strict=True))
-        if all(kind not in track.region.kinds for track in works[own[image]].spared)
+        if all(kind not in state.region.kinds for state in items[own[image]].spared)
     ]
     found = found.select(kept)
     return replace(found, image=torch.tensor(own, device=device)[found.image])
 
 
-def unexplained(rules: ContentRules, work: Work, found: Regions, device: torch.device) -> Regions:
+def unexplained(rules: ContentRules, item: Item, found: Regions, device: torch.device) -> Regions:
     """Those whose core nothing hides, and which are not the mask of one that was spared."""
     for kind in sorted(set(found.kinds)):
-        laid, alike = work.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=device)
-        hidden = rules.content.covered(laid, work.media, found.scaled(CORE)) >= CORE_COVERED
+        laid, alike = item.hiding(kind), torch.tensor([k == kind for k in found.kinds], device=device)
+        hidden = rules.content.covered(laid, item.media, found.scaled(CORE)) >= CORE_COVERED
         own = [(patch, hides) for patch, hides in laid if hides]
         if len(own) < len(laid):  # another kind lies on top of what did hide it, and the whole was verified
-            known = cat_regions([t.region for t in work.tracks if kind in t.region.kinds and not t.tiny], device)
-            below = rules.content.covered(own, work.media, found.scaled(CORE)) >= CORE_COVERED
+            known = cat_regions([t.region for t in item.states if kind in t.region.kinds and not t.tiny], device)
+            below = rules.content.covered(own, item.media, found.scaled(CORE)) >= CORE_COVERED
             hidden |= below & (box_iou(found.boxes, known.boxes) >= SAME_IOU).any(dim=1)
         found = found.select(~(alike & hidden))
-    for track in work.spared:
-        found = found.select(elsewhere(found, track.region, iou=MASK_IOU))
+    for state in item.spared:
+        found = found.select(elsewhere(found, state.region, iou=MASK_IOU))
     return found
 
 
-def movers(rules: ContentRules, work: Work, found: Regions, device: torch.device) -> list[Track]:
-    """Tracks under whose patch something is seen that is not in its place: what their technique moved there.
+def movers(rules: ContentRules, item: Item, found: Regions, device: torch.device) -> list[RegionState]:
+    """States under whose patch something is seen that is not in its place: what their technique moved there.
 
     No gate looks there, and to the scan it would count as anonymized: an own kind's patch lies on it.
     """
-    laid, out = work.in_order(), list[Track]()
-    for track in laid:
-        below = {k for k in set(found.kinds) if k in track.region.kinds or rules.kinds[k].layer < track.rules.layer}
-        if not below or not track.technique.moves or track.patch is None:
+    laid, out = item.in_order(), list[RegionState]()
+    for state in laid:
+        below = {k for k in set(found.kinds) if k in state.region.kinds or rules.kinds[k].layer < state.rules.layer}
+        if not below or not state.technique.moves or state.patch is None:
             continue
-        away = box_iou(found.boxes, track.region.boxes)[:, 0] < PLACE_IOU
+        away = box_iou(found.boxes, state.region.boxes)[:, 0] < PLACE_IOU
         mine = found.select(away & torch.tensor([k in below for k in found.kinds], device=device))
-        shown = [(t.patch, t is track) for t in laid if t.patch is not None]
-        if bool((rules.content.covered(shown, work.media, mine.scaled(CORE)) > 1 - CORE_COVERED).any()):
-            out.append(track)
+        shown = [(t.patch, t is state) for t in laid if t.patch is not None]
+        if bool((rules.content.covered(shown, item.media, mine.scaled(CORE)) > 1 - CORE_COVERED).any()):
+            out.append(state)
     return out
 
 
-def scanned(rules: ContentRules, works: Sequence[Work], device: torch.device) -> Regions:
+def scanned(rules: ContentRules, items: Sequence[Item], device: torch.device) -> Regions:
     """What the scanners find in results; who was spared is masked, so that they see what else there is."""
-    found = find(rules, rules.scanners, [without_spared(rules, w, w.shown, device) for w in works], device)
-    return merge(cat_regions([found, _on_spared(rules, works, device)], device), iou=SAME_IOU)
+    found = find(rules, rules.scanners, [without_spared(rules, w, w.shown, device) for w in items], device)
+    return merge(cat_regions([found, _on_spared(rules, items, device)], device), iou=SAME_IOU)
 
 
-def uncovered_tiny(rules: ContentRules, work: Work) -> str:
+def uncovered_tiny(rules: ContentRules, item: Item) -> str:
     """The kind of a tiny region that another kind's patch may show again: no gate looks there. Empty for none."""
-    for kind in sorted({t.region.kinds[0] for t in work.tracks if t.tiny}):
-        laid = work.hiding(kind)
+    for kind in sorted({t.region.kinds[0] for t in item.states if t.tiny}):
+        laid = item.hiding(kind)
         if all(hides for _, hides in laid):
             continue
-        tiny = cat_regions([t.region for t in work.tracks if t.tiny and kind in t.region.kinds])
-        if bool((rules.content.covered(laid, work.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
+        tiny = cat_regions([t.region for t in item.states if t.tiny and kind in t.region.kinds])
+        if bool((rules.content.covered(laid, item.media, tiny.scaled(CORE)) < CORE_COVERED).any()):
             return kind
     return ""
 

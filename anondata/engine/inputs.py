@@ -10,7 +10,7 @@ import torch
 from anondata.content import given as boxes
 from anondata.content import masks
 from anondata.engine.rules import ContentRules
-from anondata.engine.tracks import Work
+from anondata.engine.state import Item
 from anondata.errors import FieldTypeError, UndecodableError
 from anondata.policy import NO_FACE
 from anondata.regions import cat_regions
@@ -19,38 +19,38 @@ from anondata.samples import Sample, Schema, beside, is_masks, leaves, path_of
 
 def decoded(
     rules: Mapping[str, ContentRules], index: int, sample: Sample, schema: Schema, device: torch.device
-) -> Iterator[Work]:
-    """A work for each value of content of sample number ``index``; what cannot be read has failed already."""
+) -> Iterator[Item]:
+    """An item for each value of content of sample number ``index``; what cannot be read has failed already."""
     regions = schema.regions()
     for name, kind in schema.content().items():
         own = [n for n, whose in regions.items() if whose == name]
         if lacking := [n for n in (name, *own) if n not in sample.fields]:
-            missing = Work(index, name, name, sample.key, None)
+            missing = Item(index, name, name, sample.key, None)
             missing.fail("missing_field", f"the declared field {lacking[0]!r} is not in the sample")
             yield missing
             continue
         values = dict(leaves(sample.fields[name], name))
         given = {n: dict(beside(sample.fields[name], sample.fields[n], name)) for n in own}
         if any(by_place.keys() != values.keys() for by_place in given.values()):
-            odd = Work(index, name, name, sample.key, None)
+            odd = Item(index, name, name, sample.key, None)
             odd.fail("wrong_regions", f"{name!r} is a list, and its field of regions no list of the same shape")
             yield odd
             continue
         for place, value in values.items():
-            work = Work(index, name, place, sample.key, None)
+            item = Item(index, name, place, sample.key, None)
             read = [(n, schema.fields[n], by_place[place]) for n, by_place in given.items()]
-            _read(work, rules[kind], value, read, device)
-            yield work
+            _read(item, rules[kind], value, read, device)
+            yield item
 
 
 def _read(
-    work: Work, rules: ContentRules, value: Any, given: Sequence[tuple[str, str, Any]], device: torch.device
+    item: Item, rules: ContentRules, value: Any, given: Sequence[tuple[str, str, Any]], device: torch.device
 ) -> None:
     """given: names of fields of regions, what they are declared, and what they hold for it."""
     try:
-        work.media = rules.content.decode(value, device)
+        item.media = rules.content.decode(value, device)
         if given:
-            height, width = rules.content.view(work.media).shape[-2:]
+            height, width = rules.content.view(item.media).shape[-2:]
             told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
             read = [
                 masks.parse(held, **told)
@@ -60,10 +60,10 @@ def _read(
             ]
             regions = cat_regions(read).to(device)
             denied = torch.tensor([kind == NO_FACE for kind in regions.kinds], dtype=torch.bool, device=device)
-            work.given, work.denied = regions.select(~denied), regions.select(denied)
+            item.given, item.denied = regions.select(~denied), regions.select(denied)
     except UndecodableError as error:
-        work.fail(error.reason, str(error))
+        item.fail(error.reason, str(error))
     except FieldTypeError as error:
-        work.fail("wrong_type" if work.media is None else "wrong_regions", str(error))
+        item.fail("wrong_type" if item.media is None else "wrong_regions", str(error))
     except Exception as error:  # noqa: BLE001 - fail closed: whatever a decoder does ends here
-        work.blame(error)
+        item.blame(error)

@@ -38,7 +38,7 @@ from anondata.engine.detection import (
 from anondata.engine.identities import name_people, spared_by_cover, spared_by_word
 from anondata.engine.inputs import decoded
 from anondata.engine.rules import ContentRules, Everyone
-from anondata.engine.tracks import Track, Work
+from anondata.engine.state import Item, RegionState
 from anondata.engine.verification import embed, judge
 from anondata.errors import FieldTypeError, GalleryError, MissingExtraError, PolicyError, WeightsError, WithheldError
 from anondata.randomness import RunKey
@@ -92,13 +92,13 @@ class Engine:
             schema.check(sample.fields)
         return [o for part in self._parts(samples, schema) for o in self._outcomes(part, schema)]
 
-    def _parts(self, samples: Sequence[Sample], schema: Schema) -> Iterator[list[tuple[Sample, list[Work]]]]:
+    def _parts(self, samples: Sequence[Sample], schema: Schema) -> Iterator[list[tuple[Sample, list[Item]]]]:
         """Samples decoded, as many at once as fit into :data:`AT_ONCE_BYTES`: huge ones go one by one."""
-        part, held = list[tuple[Sample, list[Work]]](), 0
+        part, held = list[tuple[Sample, list[Item]]](), 0
         for sample in samples:
-            works = list(decoded(self.rules, len(part), sample, schema, self.device))
-            part.append((sample, works))
-            read = [(self.rules[schema.fields[w.field]].content, w.media) for w in works if w.media is not None]
+            items = list(decoded(self.rules, len(part), sample, schema, self.device))
+            part.append((sample, items))
+            read = [(self.rules[schema.fields[w.field]].content, w.media) for w in items if w.media is not None]
             held += sum(content.held_bytes(media) for content, media in read)
             if held >= AT_ONCE_BYTES:
                 yield part
@@ -106,23 +106,23 @@ class Engine:
         if part:
             yield part
 
-    def _outcomes(self, part: Sequence[tuple[Sample, Sequence[Work]]], schema: Schema) -> list[Outcome]:
-        samples, works = [sample for sample, _ in part], [work for _, own in part for work in own]
-        by_type: dict[str, list[Work]] = defaultdict(list)
-        for work in works:
-            by_type[schema.fields[work.field]].append(work)
-        done: list[dict[tuple[str, str], Work]] = [{} for _ in samples]
+    def _outcomes(self, part: Sequence[tuple[Sample, Sequence[Item]]], schema: Schema) -> list[Outcome]:
+        samples, items = [sample for sample, _ in part], [item for _, own in part for item in own]
+        by_type: dict[str, list[Item]] = defaultdict(list)
+        for item in items:
+            by_type[schema.fields[item.field]].append(item)
+        done: list[dict[tuple[str, str], Item]] = [{} for _ in samples]
         for kind, group in by_type.items():
-            for work in self._settle_apart(self.rules[kind], group):
-                done[work.sample][work.field, work.name] = work
+            for item in self._settle_apart(self.rules[kind], group):
+                done[item.sample][item.field, item.name] = item
         outcomes = [self._outcome(i, sample, schema, done[i]) for i, sample in enumerate(samples)]
-        for work in works:  # who asks for the next part holds this one still
-            work.media = work.shown = None
+        for item in items:  # who asks for the next part holds this one still
+            item.media = item.shown = None
         return outcomes
 
-    def _settle_apart(self, rules: ContentRules, works: list[Work]) -> list[Work]:
+    def _settle_apart(self, rules: ContentRules, items: list[Item]) -> list[Item]:
         """Settles a batch; when it breaks, each sample alone, so that one cannot withhold the others."""
-        good = [work for work in works if work.failure is None]
+        good = [item for item in items if item.failure is None]
         if good:
             try:
                 self._settle(rules, good)
@@ -132,179 +132,183 @@ class Engine:
                 if len(good) == 1:
                     good[0].blame(error)
                 else:
-                    alone = [self._settle_apart(rules, [work.fresh()])[0] for work in good]
-                    return [*(w for w in works if w.failure is not None and w not in good), *alone]
-        return works
+                    alone = [self._settle_apart(rules, [item.fresh()])[0] for item in good]
+                    return [*(w for w in items if w.failure is not None and w not in good), *alone]
+        return items
 
-    def _settle(self, rules: ContentRules, works: list[Work]) -> None:
-        given = cat_regions([w.given.renumbered(i) for i, w in enumerate(works)], self.device)
-        found = find(rules, rules.detectors, [w.media for w in works], self.device)
+    def _settle(self, rules: ContentRules, items: list[Item]) -> None:
+        given = cat_regions([w.given.renumbered(i) for i, w in enumerate(items)], self.device)
+        found = find(rules, rules.detectors, [w.media for w in items], self.device)
         given, found, agreed = join(given, found, iou=SAME_IOU)
-        self._add(rules, works, given.select(agreed), "given")
-        self._add(rules, works, given.select(~agreed), "given", spare=False)  # nobody knows whose landmarks these are
-        self._add(rules, works, found, "detect")
-        self._look_behind(rules, [w for w in works if w.spared])
-        open_works = works
-        while open_works:
-            self._render(rules, open_works)
-            judge(rules.content, open_works, self.device)
-            for work in open_works:
-                if kind := uncovered_tiny(rules, work):
-                    work.fail(
+        self._add(rules, items, given.select(agreed), "given")
+        self._add(rules, items, given.select(~agreed), "given", spare=False)  # nobody knows whose landmarks these are
+        self._add(rules, items, found, "detect")
+        self._look_behind(rules, [w for w in items if w.spared])
+        open_items = items
+        while open_items:
+            self._render(rules, open_items)
+            judge(rules.content, open_items, self.device)
+            for item in open_items:
+                if kind := uncovered_tiny(rules, item):
+                    item.fail(
                         "tiny_uncovered",
                         f"a tiny {kind} lies under what was made of another kind; name {kind!r} later in the policy",
                     )
-            sound = [w for w in open_works if w.failure is None and all(t.passed for t in w.tracks)]
-            raised = [w for w in open_works if w.failure is None and w not in sound]
-            for work in raised:
-                self._escalate(work, [track for track in work.tracks if not track.passed])
-            open_works = [w for w in raised if w.failure is None] + self._scan(rules, sound)
+            sound = [w for w in open_items if w.failure is None and all(t.passed for t in w.states)]
+            raised = [w for w in open_items if w.failure is None and w not in sound]
+            for item in raised:
+                self._escalate(item, [state for state in item.states if not state.passed])
+            open_items = [w for w in raised if w.failure is None] + self._scan(rules, sound)
 
     def _add(
-        self, rules: ContentRules, works: list[Work], found: Regions, found_by: str, *, spare: bool = True
-    ) -> set[Work]:
-        """Tracks new regions, with the templates of their originals; returns the works that got any."""
-        fresh = [(int(r.image), Track(r.renumbered(0), rules.kinds[r.kinds[0]], found_by)) for r in found]
+        self, rules: ContentRules, items: list[Item], found: Regions, found_by: str, *, spare: bool = True
+    ) -> set[Item]:
+        """Adds new regions, with the templates of their originals; returns the items that got any."""
+        fresh = [(int(r.image), RegionState(r.renumbered(0), rules.kinds[r.kinds[0]], found_by)) for r in found]
         known = [(i, t) for i, t in fresh if not t.tiny]
-        templates = embed(rules.content, [w.media for w in works], known, self.device)
-        for row, (_, track) in enumerate(known):
-            track.before = {name: matrix[row] for name, matrix in templates.items()}
-        name_people([track for _, track in known], self.device)
-        partly = {i for i, t in known if len(works[i].denied) or not isinstance(t.rules.cover, Everyone)}
-        hiding = {i for i in partly if rules.content.hidden(works[i].media)}
-        candidates = [track for i, track in known if i not in hiding]  # templates see the view alone
+        templates = embed(rules.content, [w.media for w in items], known, self.device)
+        for row, (_, state) in enumerate(known):
+            state.before = {name: matrix[row] for name, matrix in templates.items()}
+        name_people([state for _, state in known], self.device)
+        partly = {i for i, t in known if len(items[i].denied) or not isinstance(t.rules.cover, Everyone)}
+        hiding = {i for i in partly if rules.content.hidden(items[i].media)}
+        candidates = [state for i, state in known if i not in hiding]  # templates see the view alone
         spared = spared_by_cover(candidates, self.device) if spare else set()
         if spare and found_by != "given":  # what somebody marked as a face, too, is one
-            spared |= self._denied(works, [(i, t) for i, t in known if i not in hiding and t not in spared])
-        for i, track in fresh:
-            track.order = len(works[i].tracks)
-            (works[i].spared if track in spared else works[i].tracks).append(track)
-        return {works[i] for i, track in fresh if track not in spared}
+            spared |= self._denied(items, [(i, t) for i, t in known if i not in hiding and t not in spared])
+        for i, state in fresh:
+            state.order = len(items[i].states)
+            (items[i].spared if state in spared else items[i].states).append(state)
+        return {items[i] for i, state in fresh if state not in spared}
 
-    def _denied(self, works: list[Work], tracks: Sequence[tuple[int, Track]]) -> set[Track]:
+    def _denied(self, items: list[Item], states: Sequence[tuple[int, RegionState]]) -> set[RegionState]:
         """Those that the publisher marked as no face, and that no gallery may know."""
-        out = set[Track]()
-        for i in {i for i, _ in tracks if len(works[i].denied)}:
-            out |= spared_by_word([t for row, t in tracks if row == i], works[i].denied, self.device)
+        out = set[RegionState]()
+        for i in {i for i, _ in states if len(items[i].denied)}:
+            out |= spared_by_word([t for row, t in states if row == i], items[i].denied, self.device)
         return out
 
-    def _look_behind(self, rules: ContentRules, works: list[Work]) -> set[Work]:
-        """Looks for regions that one which was spared hid from the detectors; returns the works that have any.
+    def _look_behind(self, rules: ContentRules, items: list[Item]) -> set[Item]:
+        """Looks for regions that one which was spared hid from the detectors; returns the items that have any.
 
         A stranger who looks out from behind somebody's shoulder is one detection with them, and would stay, too. So
         nobody stays whom somebody is found behind, beyond a touch of their boxes.
         """
-        if not works:
+        if not items:
             return set()
-        masked = [without_spared(rules, w, w.media, self.device) for w in works]
+        masked = [without_spared(rules, w, w.media, self.device) for w in items]
         found = find(rules, keeping_doubtful(rules.detectors), masked, self.device)
-        hiding: set[Work] = set()
-        for i, work in enumerate(works):
-            behind = unexplained(rules, work, found.of_image(i), self.device)
-            for track in work.tracks:
-                behind = behind.select(elsewhere(behind, track.region, iou=SAME_IOU))
-            for track in work.spared:
-                if bool((box_iou(behind.boxes, track.region.boxes) > BESIDE_IOU).any()):
-                    track.order = len(work.tracks)
-                    work.tracks.append(track)
-            work.spared = [track for track in work.spared if track not in work.tracks]
-            hiding |= self._add(rules, [work], behind.renumbered(0), "detect", spare=False)
+        hiding: set[Item] = set()
+        for i, item in enumerate(items):
+            behind = unexplained(rules, item, found.of_image(i), self.device)
+            for state in item.states:
+                behind = behind.select(elsewhere(behind, state.region, iou=SAME_IOU))
+            for state in item.spared:
+                if bool((box_iou(behind.boxes, state.region.boxes) > BESIDE_IOU).any()):
+                    state.order = len(item.states)
+                    item.states.append(state)
+            item.spared = [state for state in item.spared if state not in item.states]
+            hiding |= self._add(rules, [item], behind.renumbered(0), "detect", spare=False)
         return hiding
 
-    def _render(self, rules: ContentRules, works: list[Work]) -> None:
-        pending: dict[int, list[tuple[int, Track]]] = defaultdict(list)
+    def _render(self, rules: ContentRules, items: list[Item]) -> None:
+        pending: dict[int, list[tuple[int, RegionState]]] = defaultdict(list)
         techniques: dict[int, RegionTransform] = {}
-        for i, work in enumerate(works):
-            for track in work.tracks:
-                if track.patch is None:
-                    pending[id(track.technique)].append((i, track))
-                    techniques[id(track.technique)] = track.technique
-        for which, tracks in pending.items():
-            regions = cat_regions([t.covered.renumbered(i) for i, t in tracks], self.device)
-            seeds = [self._seed(works[i], t) for i, t in tracks]
-            media = self._unmoved(rules, works, techniques[which], tracks)
+        for i, item in enumerate(items):
+            for state in item.states:
+                if state.patch is None:
+                    pending[id(state.technique)].append((i, state))
+                    techniques[id(state.technique)] = state.technique
+        for which, states in pending.items():
+            regions = cat_regions([t.covered.renumbered(i) for i, t in states], self.device)
+            seeds = [self._seed(items[i], t) for i, t in states]
+            media = self._unmoved(rules, items, techniques[which], states)
             patches = rules.content.change(media, regions, techniques[which], seeds)
-            for (_, track), patch in zip(tracks, patches, strict=True):
-                track.patch = patch
-        for work in works:
-            work.value, work.shown = rules.content.render(rules.content.compose(work.media, work.patches()))
+            for (_, state), patch in zip(states, patches, strict=True):
+                state.patch = patch
+        for item in items:
+            item.value, item.shown = rules.content.render(rules.content.compose(item.media, item.patches()))
 
     def _unmoved(
-        self, rules: ContentRules, works: list[Work], technique: RegionTransform, tracks: Sequence[tuple[int, Track]]
+        self,
+        rules: ContentRules,
+        items: list[Item],
+        technique: RegionTransform,
+        states: Sequence[tuple[int, RegionState]],
     ) -> list[Any]:
         """The originals that patches are made of, without what a technique would carry out from under its own patch.
 
         A face in a picture that is bent is seen beside where it was, too, and there no gate looks.
         """
-        media = [work.media for work in works]
+        media = [item.media for item in items]
         if not technique.moves:
             return media
-        for i in {i for i, _ in tracks}:
-            kinds = {kind for row, t in tracks if row == i for kind in t.region.kinds}
-            others = [t.region for t in works[i].tracks if not kinds & set(t.region.kinds)]
+        for i in {i for i, _ in states}:
+            kinds = {kind for row, t in states if row == i for kind in t.region.kinds}
+            others = [t.region for t in items[i].states if not kinds & set(t.region.kinds)]
             regions = cat_regions(others, self.device)
             blanks = rules.content.change([media[i]], regions, rules.content.blank, [0] * len(regions))
             media[i] = rules.content.compose(media[i], blanks)
         return media
 
-    def _seed(self, work: Work, track: Track) -> int:
+    def _seed(self, item: Item, state: RegionState) -> int:
         """Differs between techniques, too: noise that two strengths share cancels, and so does that of two boxes."""
-        if track.person and track.technique.pseudonymous:
-            return self._run_key.seed("person", track.person, describe(track.technique))
-        boxes = [work.given.boxes.cpu().numpy().tobytes()] if len(work.given) else []
-        return self._run_key.seed(work.key, work.name, track.order, track.rung, describe(track.technique), *boxes)
+        if state.person and state.technique.pseudonymous:
+            return self._run_key.seed("person", state.person, describe(state.technique))
+        boxes = [item.given.boxes.cpu().numpy().tobytes()] if len(item.given) else []
+        return self._run_key.seed(item.key, item.name, state.order, state.rung, describe(state.technique), *boxes)
 
     @staticmethod
-    def _escalate(work: Work, failed: Sequence[Track], by: str = "") -> None:
+    def _escalate(item: Item, failed: Sequence[RegionState], by: str = "") -> None:
         """One rung up; beyond those that move what is there, too, where that is why. by: who failed them all."""
-        for track in failed:
-            blamed = by or track.failed_by
-            while track.patch is not None or (by and track.technique.moves):
-                if track.on_last_rung:
-                    work.fail(
+        for state in failed:
+            blamed = by or state.failed_by
+            while state.patch is not None or (by and state.technique.moves):
+                if state.on_last_rung:
+                    item.fail(
                         "still_recognised",
-                        f"a {track.region.kinds[0]} still failed {blamed} on the last rung of its ladder",
-                        raises=track.rules.raises,
+                        f"a {state.region.kinds[0]} still failed {blamed} on the last rung of its ladder",
+                        raises=state.rules.raises,
                     )
                     return
-                track.rung, track.patch = track.rung + 1, None
+                state.rung, state.patch = state.rung + 1, None
 
-    def _scan(self, rules: ContentRules, works: list[Work]) -> list[Work]:
-        """Looks for regions that the first pass missed; returns the works that must go round again."""
-        if not works or not rules.scan_passes:
+    def _scan(self, rules: ContentRules, items: list[Item]) -> list[Item]:
+        """Looks for regions that the first pass missed; returns the items that must go round again."""
+        if not items or not rules.scan_passes:
             return []
-        found = scanned(rules, works, self.device)
-        missed = [unexplained(rules, w, found.of_image(i), self.device).renumbered(i) for i, w in enumerate(works)]
-        before = {work: len(work.spared) for work in works}
-        moved = {w: t for i, w in enumerate(works) if (t := movers(rules, w, found.of_image(i), self.device))}
-        again = self._add(rules, works, cat_regions(missed, self.device), "scan") | set(moved)
-        again |= self._look_behind(rules, [work for work in works if len(work.spared) > before[work]])
-        for track in (t for work in again for t in work.tracks if t.technique.moves):
-            track.patch = None  # made of an original that showed what is only known now
-        for work, tracks in moved.items():
-            self._escalate(work, tracks, "the output scan")
-        for work in works:
-            work.scans += 1
-            if work in again and work.failure is None and work.scans >= rules.scan_passes:
-                work.fail("scan_unsettled", f"the output scan still found regions after {work.scans} passes")
-        return [work for work in works if work in again and work.failure is None]
+        found = scanned(rules, items, self.device)
+        missed = [unexplained(rules, w, found.of_image(i), self.device).renumbered(i) for i, w in enumerate(items)]
+        before = {item: len(item.spared) for item in items}
+        moved = {w: t for i, w in enumerate(items) if (t := movers(rules, w, found.of_image(i), self.device))}
+        again = self._add(rules, items, cat_regions(missed, self.device), "scan") | set(moved)
+        again |= self._look_behind(rules, [item for item in items if len(item.spared) > before[item]])
+        for state in (t for item in again for t in item.states if t.technique.moves):
+            state.patch = None  # made of an original that showed what is only known now
+        for item, states in moved.items():
+            self._escalate(item, states, "the output scan")
+        for item in items:
+            item.scans += 1
+            if item in again and item.failure is None and item.scans >= rules.scan_passes:
+                item.fail("scan_unsettled", f"the output scan still found regions after {item.scans} passes")
+        return [item for item in items if item in again and item.failure is None]
 
-    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[str, str], Work]) -> Outcome:
-        works = list(done.values())
-        told = self._insights(schema, works) if schema.insights() else ""
+    def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[str, str], Item]) -> Outcome:
+        items = list(done.values())
+        told = self._insights(schema, items) if schema.insights() else ""
         record = SampleRecord(
-            regions=tuple(record for work in works for record in work.records()),
-            notes=tuple(n for w in works if w.media is not None for n in self._notes(schema, w)),
-            scans=sum(work.scans for work in works),
+            regions=tuple(record for item in items for record in item.records()),
+            notes=tuple(n for w in items if w.media is not None for n in self._notes(schema, w)),
+            scans=sum(item.scans for item in items),
         )
-        for work in works:
-            if work.failure is not None:
-                if work.raises:
-                    raise WithheldError(f"sample {index} of the batch was withheld: {work.failure[1]}")
-                return Withheld(sample.key, *work.failure, record)
+        for item in items:
+            if item.failure is not None:
+                if item.raises:
+                    raise WithheldError(f"sample {index} of the batch was withheld: {item.failure[1]}")
+                return Withheld(sample.key, *item.failure, record)
         changed: dict[str, dict[str, Any]] = defaultdict(dict)
-        for (field, place), work in done.items():  # by field, too: one may be named as the place in another is
-            changed[field][place] = work.value
+        for (field, place), item in done.items():  # by field, too: one may be named as the place in another is
+            changed[field][place] = item.value
         kept = {n: sample.fields[n] for n in schema.unchanged() if n in sample.fields}
         try:
             kept |= {n: released(kept[n], name=n, path=path_of(k)) for n, k in self._boxes(schema) if n in kept}
@@ -319,19 +323,19 @@ class Engine:
     def _boxes(schema: Schema) -> list[tuple[str, str]]:
         return [(name, kind) for name, kind in schema.fields.items() if is_regions(kind) and not is_masks(kind)]
 
-    def _insights(self, schema: Schema, works: Sequence[Work]) -> str:
+    def _insights(self, schema: Schema, items: Sequence[Item]) -> str:
         """What was in a sample's content, in words that identify nobody; by place where there are several."""
         texts = []
-        for work in works:
-            if work.failure is None:
-                found = cat_regions([t.region for t in (*work.tracks, *work.spared)], self.device)
+        for item in items:
+            if item.failure is None:
+                found = cat_regions([t.region for t in (*item.states, *item.spared)], self.device)
                 try:
-                    text = self.rules[schema.fields[work.field]].content.insights(work.media, work.shown, found)
+                    text = self.rules[schema.fields[item.field]].content.insights(item.media, item.shown, found)
                 except Exception as error:  # noqa: BLE001 - fail closed, as in the loop
-                    work.blame(error)
+                    item.blame(error)
                     continue
-                texts.append(f"{work.name}: {text}" if len(works) > 1 else text)
+                texts.append(f"{item.name}: {text}" if len(items) > 1 else text)
         return " ".join(texts)
 
-    def _notes(self, schema: Schema, work: Work) -> tuple[str, ...]:
-        return (*self.rules[schema.fields[work.field]].content.notes(work.media), *work.notes)
+    def _notes(self, schema: Schema, item: Item) -> tuple[str, ...]:
+        return (*self.rules[schema.fields[item.field]].content.notes(item.media), *item.notes)

@@ -20,7 +20,7 @@ log = logging.getLogger("anondata")
 
 
 @dataclass(eq=False)
-class Track:
+class RegionState:
     """One region on its way up the ladder."""
 
     region: Regions
@@ -91,7 +91,7 @@ class Track:
 
 
 @dataclass(eq=False)
-class Work:
+class Item:
     """One value of one sample.
 
     field: the field that it is in. name: its place there; the field's name unless the field holds a list.
@@ -104,8 +104,8 @@ class Work:
     name: str
     key: str
     media: Any
-    tracks: list[Track] = dataclasses.field(default_factory=list)
-    spared: list[Track] = dataclasses.field(default_factory=list)
+    states: list[RegionState] = dataclasses.field(default_factory=list)
+    spared: list[RegionState] = dataclasses.field(default_factory=list)
     scans: int = 0
     value: Any = None
     shown: Any = None
@@ -124,15 +124,15 @@ class Work:
             where = where.tb_next
         place = f"{where.tb_frame.f_globals.get('__name__')}:{where.tb_lineno}" if where else "unknown place"
         log.error("a sample was withheld because of %s at %s", type(error).__name__, place)
-        self.tracks.clear()
+        self.states.clear()
         self.fail("error", f"{type(error).__name__} at {place}")
 
-    def fresh(self) -> Work:
-        return Work(self.sample, self.field, self.name, self.key, self.media, given=self.given, denied=self.denied)
+    def fresh(self) -> Item:
+        return Item(self.sample, self.field, self.name, self.key, self.media, given=self.given, denied=self.denied)
 
-    def in_order(self) -> list[Track]:
+    def in_order(self) -> list[RegionState]:
         """As they are laid on: by layer; in one, what covers more, or was pushed further, comes last and wins."""
-        return sorted(self.tracks, key=lambda t: (t.rules.layer, t.rung, t.size_px))
+        return sorted(self.states, key=lambda t: (t.rules.layer, t.rung, t.size_px))
 
     def patches(self) -> list[Any]:
         return [t.patch for t in self.in_order()]
@@ -149,10 +149,10 @@ class Work:
     def notes(self) -> tuple[str, ...]:
         """Words on what the publisher marked as no face."""
         left = ("marked_as_no_face",) if any(t.marked for t in self.spared) else ()
-        return (*left, "marked_as_no_face_but_changed") if any(t.marked for t in self.tracks) else left
+        return (*left, "marked_as_no_face_but_changed") if any(t.marked for t in self.states) else left
 
     def records(self) -> list[RegionRecord]:
-        return [t.record(self.name) for t in self.tracks] + [t.record(self.name, spared=True) for t in self.spared]
+        return [t.record(self.name) for t in self.states] + [t.record(self.name, spared=True) for t in self.spared]
 
 
 def rows_of(verdicts: Verdicts, count: int) -> list[Verdict]:
