@@ -57,12 +57,14 @@ index_options = _options(
 )
 enrol_options = _options(
     click.option(
-        "--embedder", metavar="NAME", help="Whose templates.  [default: dlib-face-resnet, or the gallery's]"
+        "--embedder",
+        metavar="NAME",
+        help="Network that makes the templates.  [default: dlib-face-resnet, or the gallery's]",
     ),
     click.option("--identity", metavar="COLUMN", help="Column or field that says whose photo it is."),
     click.option("--image-column", metavar="COLUMN", help="Column or field of the pictures, in datasets and shards."),
     click.option("--person", metavar="NAME", help="All photos are of this person or place; for folders and files."),
-    click.option("--identities", type=THERE, help="Whose the rows of a matrix are: a text or CSV file."),
+    click.option("--identities", type=THERE, help="Text or CSV file that says whose each row of a matrix is."),
     click.option(
         "--several",
         type=click.Choice(["refuse", "largest"]),

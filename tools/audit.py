@@ -40,7 +40,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=_FILE,
     help="Run key of B, which seals the audit, so that B can be published.  [default: the one kept for B]",
 )
-@click.option("--gallery", metavar="G", help="Gallery of enrolled people, whom one more naive attacker has.")
+@click.option("--gallery", metavar="G", help="Gallery of enrolled people; one more naive attacker has it.")
 @click.option("--key-file", type=_FILE, help="File that holds the key of G.  [default: ANONDATA_GALLERY_KEY]")
 @click.option(
     "--attacker",
@@ -69,7 +69,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--identity",
     metavar="COLUMN",
-    help="Column of A's metadata that says who it is; '-': nobody knows.  [default: identity, else A's folders]",
+    help="Column of A's metadata that says who it is; '-' if nobody knows.  [default: identity, else A's folders]",
 )
 @click.option("--group", "groups", metavar="COLUMN", multiple=True, help="Compare the groups of people of a column.")
 @click.option(
@@ -77,7 +77,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Choice(["auto", "detect"]),
     default="auto",
     show_default=True,
-    help="auto: the faces that A's metadata marks, where it does; detect: those that a detector finds.",
+    help="auto: the faces that A's metadata marks, if it marks any; detect: those that a detector finds.",
 )
 @click.option(
     "--far",
@@ -86,7 +86,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     multiple=True,
     default=FARS,
     show_default=True,
-    help="False-accept rate at which the true-accept rate is told; may be given several times.",
+    help="False-accept rate at which the true-accept rate is reported; may be given several times.",
 )
 @click.option(
     "--bound",
@@ -110,16 +110,17 @@ def command(
     """Attack the output of any anonymization tool, and say who can still be named in it.
 
     A and B are walked with all folders in them. A file of B belongs to the original of the same path; its suffix may
-    be another or an additional one, and its name may end in _anonymized. Or B is what `materialize` or `anondata
-    shards` wrote, and its run key is at hand: then originals are found by their content, whatever they are called.
+    be another or an additional one, and its name may end in _anonymized. If B was written by `materialize` or
+    `anondata shards` and its run key is here, originals are found by their content instead.
 
-    Attackers know where the faces are. naive: clear photos against results, by a network. parrot: the attacker has
-    put their own photos through the same tool. smoothing-parrot: and then blurs both sides. matched-filter: no
-    network, but means of a few cells of each face, weighed by what other people's show. trained: has learnt on
-    results of its own. averaging: has 2, 5, 10 or 50 releases of each photo under other run keys, where B is
-    anondata's and the technique draws. context: sees only what lies around the covers. composite: the best of all
-    but these two. Identities come from metadata.csv or metadata.jsonl in A, else from A's folders. Without them each
-    face is looked for in the originals themselves; parrots, averaging and context are not possible then.
+    Attackers know where the faces are. naive compares clear photos with results, by a network. parrot puts its own
+    photos through the same tool first. smoothing-parrot then blurs both sides. matched-filter uses no network, but
+    means of a few cells of each face, weighed by those of other people. trained has learnt from results of its own.
+    averaging has 2, 5, 10 or 50 releases of each photo under other run keys (only if anondata wrote B by a random
+    technique). context sees only what lies around the covers. composite is the best of all but these two.
+
+    Identities come from metadata.csv or metadata.jsonl in A, else from A's folders. Without identities each face is
+    looked for in the originals themselves, and parrot, smoothing-parrot, averaging and context are left out.
 
     DIR gets audit.json and plots, without file names and identities. Exit code 0: done, 3: --bound is exceeded,
     1: there is nothing to attack, 2: usage.

@@ -61,7 +61,7 @@ def command() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the gallery that is there.")
 @enrol_options
 def build(sources: tuple[str, ...], out: str, of: str, role: Any, overwrite: bool, **options: Any) -> None:
-    """Build a gallery from photos of people, or with --of places of places.
+    """Build a gallery of people, or (--of places) of places, from photos.
 
     SRC is a folder with a folder of photos for each person; a folder with metadata.csv or metadata.jsonl (columns
     file_name and identity); a dataset that the datasets library saved; parquet files; WebDataset shards
@@ -222,7 +222,7 @@ def info(file: str, with_identities: bool, key_file: Path | None, as_json: bool)
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many people for a face.")
 @click.option("--far", default=0.01, show_default=True, help="The threshold's false-accept rate.")
-@click.option("--embedder", metavar="NAME", help="The gallery's embedder, where it is of your own.")
+@click.option("--embedder", metavar="NAME", help="The gallery's embedder, if it is your own.")
 @calibration_option
 @key_option
 @device_option

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 )
 @click.option("--title", required=True, help="Of the dataset, for the card.")
 @click.option("--licence", "--license", required=True, help="Of the data: an id of the Hub's list, as cc-by-4.0.")
-@click.option("--source", "sources", multiple=True, help="Where the data is from: ids, or words such as private.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    help="What the data was made from: ids of datasets, or single words such as private.",
+)
 @click.option(
     "--summary-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Text for the card."
 )

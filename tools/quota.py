@@ -38,7 +38,9 @@ def _terms(function: F) -> F:
     """The options that say which limit is meant."""
     for option in reversed(
         (
-            click.option("--client", metavar="NAME", help="Whose limit; * is each client without one of its own."),
+            click.option(
+                "--client", metavar="NAME", help="The client; * stands for each client without a limit of its own."
+            ),
             click.option("--all-clients", is_flag=True, help="A limit over all clients together."),
             click.option("--dataset", default="*", show_default=True, help="One dataset, or * for all together."),
             click.option("--content-type", default="*", show_default=True, help="One, or * for all together."),

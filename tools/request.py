@@ -53,7 +53,7 @@ PLAN_FORMAT, LIST_FORMAT = "anondata.request_plan/1", "anondata.request_list/1"
 )
 @own_code_option
 @click.option("--no-insights", is_flag=True, help="Add no column of texts on what anonymization took away.")
-@click.option("--as-many-as-there-are", is_flag=True, help="Take what the quota leaves, where that is less than N.")
+@click.option("--as-many-as-there-are", is_flag=True, help="Take what the quota leaves, if that is less than N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option("--list", "only_list", is_flag=True, help="List the datasets that the client may ask for.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and whether the client may have it.")

@@ -59,7 +59,7 @@ def list_() -> None:
 @click.option(
     "--policy",
     metavar="NAME|FILE",
-    help="All that this policy needs; where it draws synthetic faces, these are made, too, which takes minutes.",
+    help="All that this policy needs. If it draws synthetic faces they are made, too, which takes minutes.",
 )
 @own_code_option
 def pull(names: tuple[str, ...], policy: str | None, own_code: tuple[str, ...]) -> None:
