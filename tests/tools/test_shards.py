@@ -105,7 +105,7 @@ def test_a_damaged_shard_exits_1_and_tells_its_number(anondata, src, tmp_path):
     shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json")
     assert (shown.code, shown.json["exit_code"], shown.json["done"], shown.json["not_reached"]) == (1, 1, 1, 1)
     assert (shown.json["report"], shown.json["index"]) == (None, None)
-    assert "failed: shard 2 of 3 is no tar" in shown.err
+    assert "failed: shard 2 of 3 is not a tar" in shown.err
     shown = anondata("shards", src, "--out", tmp_path / "out", *FIELDS, "--json", "--keep-going")
     assert (shown.code, shown.json["done"], shown.json["not_reached"], shown.json["index"]) == (1, 2, 0, "index.json")
     assert [failure["shard"] for failure in shown.json["failed"]] == [2]

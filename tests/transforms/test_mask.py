@@ -263,4 +263,4 @@ def test_the_engine_is_told_the_surroundings_too(place: str, params: dict[str, A
     region = Regions(torch.zeros(1, dtype=torch.long), box, torch.full((1, 5, 2), math.nan), torch.ones(1), ("face",))
     media = content.decode(picture, frame)
     out = content.compose(media, content.change([media], region, technique, [0])).pixels
-    assert torch.equal(out, technique.change_regions(picture, box))
+    assert torch.equal(out, technique.change_regions(picture, region.outlined().boxes))
