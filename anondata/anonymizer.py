@@ -137,7 +137,7 @@ class Anonymizer:
             return {name: gallery.fingerprint for name, gallery in self._opened().items()}
 
     def _opened(self) -> dict[str, Any]:
-        if len(self._galleries) < len(self._sources):
+        if not self._galleries:
             self._galleries = {name: open_gallery(source) for name, source in self._sources.items()}
         return self._galleries
 

@@ -24,6 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -250,7 +251,7 @@ class Parts:
         for name in names:
             try:
                 if self.read(name) is not None:
-                    with_retries(lambda name=name: self.fs.rm_file(self._place(name)))  # type: ignore[misc]
+                    with_retries(partial(self.fs.rm_file, self._place(name)))
             except FileNotFoundError:
                 continue
             except OutputError:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ class RowInputs:
                 original = self.digests.get(digest)
                 if original is not None:
                     source = self.originals[original]
-                    yield describe(original, source.read, lambda data=picture: data, self)  # type: ignore[misc]
+                    yield describe(original, source.read, partial(bytes, picture), self)
             if pictures != len(made_of):
                 raise AuditError("a file of B holds other pictures than the run wrote; write B again")
 

@@ -24,9 +24,7 @@ LARGEST_SCALE = 4.0  # of pictures of a few pixels
 SHAPE_RATIO = 3.0  # what is between 2 and 4 is within a third of it, which the detector does not mind
 LARGER = 2  # times the picture's size: of 27 faces of 10-12 px in grey one was missed, and at its own size 24
 SMALL_PX = 640  # long side of small pictures, which are looked at larger whatever their colours
-TURNED_LARGER = (
-    1.5  # times a small picture's size: of 19 grey faces of 12-16 px none was missed, and at its own size 8
-)
+TURNED_LARGER = 1.5  # times that of small ones: of 19 grey faces of 12-16 px none was missed, and at their size 8
 GREY_PX = 2048  # long side of grey ones that are
 GREY = 16  # levels between channels, on average, below which a picture counts as grey
 CHANNEL_PX = 512  # long side of a look at one channel

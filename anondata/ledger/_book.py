@@ -58,7 +58,7 @@ class Book:
             self._accept(int(row.latest_ms))
         else:
             self.now_ms = _clock.not_before(clock_ms, int(row.latest_ms))
-            kept = _clock.is_kept(connection)
+            kept = self._expected_ms is None and _clock.is_kept(connection)
             _clock.check_leap(clock_ms, int(row.latest_ms), self._expected_ms, kept=kept)
         self._settle_expired()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,7 +87,7 @@ def _upload(made: Path, fs: Any, root: str, show: Callable[[int], None]) -> None
         for done, name in enumerate(_manifest_last(made), 1):
             target = f"{root}/{name}"
             sent.append(target)
-            with_retries(lambda name=name, target=target: _put(fs, made / name, target))  # type: ignore[misc]
+            with_retries(partial(_put, fs, made / name, target))
             show(done)
     except BaseException as error:
         left = _remove(fs, sent)
@@ -163,7 +164,7 @@ def commit(made: Path, api: HfApi, repo_id: str, *, public: bool, show: Callable
     files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=made / name) for name in names]
     done = 0
     for batch in _batches(files):
-        _ask(lambda batch=batch: _send_large(api, repo_id, batch))  # type: ignore[misc]
+        _ask(partial(_send_large, api, repo_id, batch))
         done += len(batch)
         show(done)
     try:

@@ -19,7 +19,7 @@ from anondata.loaders.files.job import Files, FilesJob, default_workers
 from anondata.loaders.files.naming import check_collisions, expected_name
 from anondata.loaders.files.output import check_usable
 from anondata.loaders.quota import Quota, account_of
-from anondata.sources import Listing, Source, list_sources
+from anondata.sources import Listing, list_sources
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,35 @@ if TYPE_CHECKING:
     from anondata.policy import Policy
     from anondata.randomness import RunKey
 
-__all__ = ["Files", "FilesJob", "anonymize", "anonymize_files", "plan"]
+__all__ = ["Files", "FilesJob", "Options", "anonymize", "anonymize_files", "plan"]
 
 Places = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Options(Quota, total=False):
+    """Keywords of :func:`anonymize`, :func:`anonymize_files` and :func:`plan`, with those of a quota.
+
+    regions: a file of boxes that are anonymized, too: COCO, or the metadata.jsonl of an imagefolder. It must name
+        every picture by its path below its source.
+    rename: names outputs by keyed hashes in one flat folder, because names identify, too.
+    insights: writes ``metadata.jsonl``, which tells what was in each picture, in words that identify nobody.
+    texts: further insights by an editor, by the path of a picture below its source. Nothing checks them.
+    limit: only the first pictures, in an order that stays.
+    workers: threads; None is one for each core, or 4 on CUDA.
+    overwrite: removes what earlier runs wrote and does everything again.
+    """
+
+    regions: str | os.PathLike[str] | None
+    rename: bool
+    insights: bool
+    texts: Mapping[str, str] | None
+    limit: int | None
+    workers: int | None
+    overwrite: bool
+
+
+Progress = Callable[[int, int], None]
+"""Takes how many samples are done, and how many of them are withheld."""
 
 
 def anonymize_files(
@@ -42,7 +68,9 @@ def anonymize_files(
     galleries: Mapping[str, Any] | None = None,
     run_key: RunKey | bytes | None = None,
     own_code: Iterable[str] = (),
-    **how: Any,
+    progress: Progress | None = None,
+    on_withheld: Callable[[str, str], None] | None = None,
+    **options: Unpack[Options],
 ) -> Files:
     """Anonymizes photos and writes those that pass every check into the folder ``out``.
 
@@ -54,7 +82,8 @@ def anonymize_files(
         policy, device, galleries, own_code: as for :class:`anondata.Anonymizer`.
         run_key: the secret that randomness is drawn from. None takes one that is kept for ``out`` in your state
             folder.
-        how: further keywords of :func:`anondata.loaders.files.anonymize`.
+        progress, on_withheld: as for :func:`anondata.loaders.files.anonymize`.
+        options: see :class:`anondata.loaders.files.Options`.
 
     Returns:
         What was done. Pictures that were withheld are counted, and are not in ``out``.
@@ -66,12 +95,8 @@ def anonymize_files(
     from anondata.anonymizer import Anonymizer
 
     key = keys.run_key(Path(out), None) if run_key is None else run_key
-    return anonymize(
-        source,
-        out,
-        Anonymizer(policy, device=device, galleries=galleries, run_key=key, own_code=own_code),
-        **how,
-    )
+    anonymizer = Anonymizer(policy, device=device, galleries=galleries, run_key=key, own_code=own_code)
+    return anonymize(source, out, anonymizer, progress=progress, on_withheld=on_withheld, **options)
 
 
 def anonymize(
@@ -79,33 +104,18 @@ def anonymize(
     out: str | os.PathLike[str],
     anonymizer: Anonymizer,
     *,
-    regions: str | os.PathLike[str] | None = None,
-    rename: bool = False,
-    insights: bool = False,
-    texts: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    workers: int | None = None,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_withheld: Callable[[str, str], None] | None = None,
-    **quota: Unpack[Quota],
+    **options: Unpack[Options],
 ) -> Files:
     """Anonymizes photos and writes those that pass every check into the folder ``out``.
 
     Args:
         source, out: as for :func:`anondata.anonymize_files`.
         anonymizer: with the run key of earlier runs on this folder, if there were any.
-        regions: a file of boxes that are anonymized, too: COCO, or the metadata.jsonl of an imagefolder. It must name
-            every picture by its path below its source.
-        rename: names outputs by keyed hashes in one flat folder, because names identify, too.
-        insights: writes ``metadata.jsonl``, which tells what was in each picture, in words that identify nobody.
-        texts: further insights by an editor, by the path of a picture below its source. Nothing checks them.
-        limit: only the first pictures, in an order that stays.
-        workers: threads; None is one for each core, or 4 on CUDA.
-        overwrite: removes what earlier runs wrote and does everything again.
         progress: called every now and then with how many samples are done, and how many of them are withheld.
         on_withheld: called with the path or URL of every picture that is withheld, and why. A path may name somebody.
-        client, ledger, dataset_name, at_limit: whom to charge; see :class:`anondata.loaders.quota.Quota`.
+        options: see :class:`Options`.
 
     Returns:
         What was done. Pictures that were withheld are counted, and are not in ``out``.
@@ -118,19 +128,7 @@ def anonymize(
         WeightsError: weights are missing; the message names all of them.
         KeyboardInterrupt: the run was interrupted, and finished the samples in work; the same call goes on.
     """
-    job = plan(
-        source,
-        out,
-        anonymizer,
-        regions=regions,
-        rename=rename,
-        insights=insights,
-        texts=texts,
-        limit=limit,
-        workers=workers,
-        overwrite=overwrite,
-        **quota,
-    )
+    job = plan(source, out, anonymizer, **options)
     result = job.run(
         progress=progress or (lambda done, withheld: None),
         on_withheld=(lambda one, reason: on_withheld(one.place, reason)) if on_withheld else lambda one, reason: None,
@@ -159,15 +157,7 @@ def plan(
     source: Places | Listing,
     out: str | os.PathLike[str],
     anonymizer: Anonymizer,
-    *,
-    regions: str | os.PathLike[str] | None = None,
-    rename: bool = False,
-    insights: bool = False,
-    texts: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    workers: int | None = None,
-    overwrite: bool = False,
-    **quota: Unpack[Quota],
+    **options: Unpack[Options],
 ) -> FilesJob:
     """Checks what is asked for, and lists the pictures. Reads none of them.
 
@@ -175,23 +165,26 @@ def plan(
     """
     from anondata.loaders.files.regions import read_regions
 
-    place, texts = Path(out), texts or {}
+    place, regions, texts = Path(out), options.get("regions"), options.get("texts") or {}
+    rename, overwrite = options.get("rename", False), options.get("overwrite", False)
     listing = source if isinstance(source, Listing) else listed(source, place, rename=rename, overwrite=overwrite)
     names = [one.name for one in listing.sources]
     if strange := len(texts.keys() - set(names)):
         raise ArgumentError(f"{strange} of {len(texts)} texts are of pictures that no source holds")
-    boxes = read_regions(Path(regions), names, anonymizer.policy) if regions is not None else None
-    chosen: tuple[Source, ...] = listing.sources[:limit]
+    own = Options.__annotations__.keys() - Quota.__annotations__.keys()
+    quota: Any = {
+        name: value for name, value in options.items() if name not in own
+    }  # an unknown one is refused there
     return FilesJob(
         anonymizer=anonymizer,
         listing=listing,
-        chosen=chosen,
+        chosen=listing.sources[: options.get("limit")],
         out=place,
         rename=rename,
-        insights=insights or bool(texts),
+        insights=options.get("insights", False) or bool(texts),
         texts=texts,
-        regions=boxes,
+        regions=read_regions(Path(regions), names, anonymizer.policy) if regions is not None else None,
         account=account_of(quota, anonymizer),
-        workers=workers or default_workers(str(anonymizer.device)),
+        workers=options.get("workers") or default_workers(str(anonymizer.device)),
         overwrite=overwrite,
     )

@@ -21,7 +21,7 @@ from anondata.detectors.centerface import CenterFaceDetector
 from anondata.errors import AuditError, GalleryError, PolicyError
 from anondata.randomness import RunKey
 from anondata.regions import Regions
-from anondata.transforms import Fill, GaussianBlur, Noise, Pixelate, RegionTransform
+from anondata.transforms import Fill, GaussianBlur, Noise, Pixelate, RandomColors, RegionTransform
 from anondata.verifiers.audit import ATTACKERS, Audit, Face, PhotoPair, audit
 from anondata.verifiers.audit.attacks import NETWORK_ATTACKERS, FaceTable, attack
 from anondata.verifiers.audit.change import alike, same_shape, scaled, unchanged
@@ -325,6 +325,15 @@ def test_without_identities_faces_are_searched_for_in_the_originals(photos: list
         match=r"without identities only these.*: naive, matched-filter, trained, composite",
     ):
         audit(pairs, attackers=["parrot"])
+
+
+def test_without_identities_the_composite_attacker_asks_no_parrot(photos: list[Photo]) -> None:
+    """It would have the very photo, and find it by its surroundings whatever lies over the face."""
+    hidden = by(RandomColors(cells=3, spread=0.15, coverage=1.55, shape="rounded"))
+    found = audit([replace(p, identity="") for p in pairs_of(photos, hidden)], attackers=["composite"])
+    [composite] = found.attacks
+    assert "parrot" not in composite.how
+    assert composite.rank1.value <= 1 / 24 + 0.15
 
 
 def test_marked_faces_are_audited_where_they_are_marked(photos: list[Photo]) -> None:

@@ -192,8 +192,11 @@ def _filtered_templates(evidence: Evidence, probe: str) -> Iterator[Way]:
         if probe not in views:
             continue
         seen = np.nan_to_num(views[probe])
-        own = np.nanmean([views[name] for name in views if name.startswith("run ")] or [views[probe]], axis=0)
-        for what, model in (("clear photos", views[CLEAR]), ("own results", own)):
+        runs = [views[name] for name in views if name.startswith("run ")]
+        models = {"clear photos": views[CLEAR]}
+        if runs or evidence.table.labelled:  # else the only result of a face is the one that is looked for
+            models["own results"] = np.nanmean(runs or [views[probe]], axis=0)
+        for what, model in models.items():
             distances = whitened(seen, np.nan_to_num(model), evidence, floor=1e-4)
             distances[~np.isfinite(views[probe]).all(axis=1)] = np.nan
             yield Way(f"templates of {network} against {what}, whitened", distances, network)

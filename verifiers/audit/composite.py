@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from anondata.verifiers.audit.attackers import Averaging, attackers_of
-from anondata.verifiers.audit.attacks import COMPOSITE, NETWORK_ATTACKERS, Attack, attack_measured
+from anondata.verifiers.audit.attacks import COMPOSITE, NEED_IDENTITIES, NETWORK_ATTACKERS, Attack, attack_measured
 from anondata.verifiers.audit.evidence import Attacker, Evidence, Way, best_of
 
 Stage = Callable[[str], None]
@@ -18,13 +18,15 @@ def attack_knowing(
     """The attacks of those attackers that are wanted and do not only compare templates.
 
     Each has many ways; the best is chosen on one half of the people and judged on the other. The composite attacker
-    chooses among the ways of all who have one release and look at the cover.
+    chooses among the ways of all who have one release and look at the cover. Without identities a parrot would have
+    the very photo, and find it again by what lies around the cover: none is asked.
 
     Raises: AuditError when no face can be compared.
     """
     everything: list[Way] = []
     for attacker in attackers_of(evidence):
-        if not _needed(attacker, wanted):
+        possible = evidence.table.labelled or attacker.name not in NEED_IDENTITIES
+        if not possible or not _needed(attacker, wanted):
             continue
         stage(attacker.name)
         ways = list(attacker.ways(evidence))
