@@ -86,7 +86,7 @@ def _mirrored(landmarks: Tensor) -> Tensor:
 
 
 def unlikeness(pose: Pose, smile: Tensor, members: Members) -> Tensor:
-    """``(R, M)`` how ill a member suits a face: by how their heads are turned and how much they smile.
+    """``(R, M)`` how ill a member suits a new face: by how their heads are turned and how much they smile.
 
     Nothing else is asked, and of nothing that tells people apart: over many releases the choice shows all that it
     depends on.
@@ -110,12 +110,13 @@ def _like_smiling(off: Tensor, members: Members) -> Tensor:
 
 
 class FaceSwap(RegionTransform):
-    """Lays another face over each face, in the same place and pose, before random colours.
+    """Lays another face over each face, in the same place and with nearly the same tilt, before random colours.
 
-    Of the original there remain, within the covered area: in broad steps where its head is, how large and how it is
-    turned (:func:`anondata.transforms._faces_blend.coarse`), which of three smiles is nearest, and which of two
-    groups of skin its mean brightness falls in (:data:`TONES`). No pixel of the covered area is in the result, and
-    nothing of what lies around it. All of this is the same in every release: there is no noise to average out.
+    Of the original there remain, within the covered area: how its head is tilted, in steps of 30 degrees
+    (:func:`anondata.transforms._faces_blend.coarse`; all new heads look ahead), which of three smiles is nearest, and
+    which of two groups of skin its mean brightness falls in (:data:`TONES`). No pixel of the covered area is in the
+    result, and nothing of what lies around it. All of this is the same in every release: there is no noise to average
+    out.
     """
 
     crop_px = 256

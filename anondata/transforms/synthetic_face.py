@@ -17,16 +17,15 @@ from anondata.transforms.base import Keyed
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    Out of a pool of people made by MobileStyleGAN, those whose heads are turned most like the original's are looked
-    at, and the region's seed chooses one; how much they smile is read from the original. The new head is turned as
-    the original's is in steps of 30 degrees, and tilted in steps of 20: exact poses name people. So the same sample,
-    region and run key give the same face; another key gives another. With ``choices`` for all members
-    one seed gives one person, whatever the pose, so that somebody can keep a new face (see ``pseudonyms`` in
-    :class:`anondata.policy.RegionPolicy`); with fewer, pose decides, too. Two seeds give the same person in 1 of
-    ``members``: of ten people two of 64 are alike in half of all runs.
+    The region's seed chooses out of a pool of people made by MobileStyleGAN; how much they smile is read from the
+    original. The new head looks ahead, and is tilted as the original's is in steps of 30 degrees: poses name people.
+    So the same sample, region and run key give the same face; another key gives another. With ``choices`` for all
+    members one seed gives one person, so that somebody can keep a new face (see ``pseudonyms`` in
+    :class:`anondata.policy.RegionPolicy`); with fewer, the smile decides, too. Two seeds give the same person in
+    1 of ``members``: of ten people two of 64 are alike in half of all runs.
 
-    A probe for smiles, trained on 51 people, is right about 90 % of the originals and 76 % of the results; most of
-    what is lost is lost in reading a single photo, see :class:`anondata.transforms._smiles.SmileReader`.
+    A probe for smiles, trained on 51 people, is right about 90 % of the originals and 66 % of the results. Part
+    of what is lost is lost in reading a single photo, see :class:`anondata.transforms._smiles.SmileReader`.
 
     What a member has, the result has: glasses, a beard, an age. What remains of the original: see
     :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look

@@ -298,7 +298,7 @@ def test_a_pose_is_told_from_landmarks(turn: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize(("yaw", "roll"), [(0, 0), (0, 41), (32, -62), (-90, 120), (5, 180)], ids=str)
-def test_of_a_pose_only_broad_steps_are_kept(yaw: int, roll: int) -> None:
+def test_of_a_pose_only_broad_steps_of_its_tilt_are_kept(yaw: int, roll: int) -> None:
     """Or how long somebody's nose is would tell who it is, in many releases better than in one."""
     across, over = math.radians(yaw), math.radians(roll)
     head = torch.tensor(HEAD, dtype=torch.float64)
@@ -306,15 +306,27 @@ def test_of_a_pose_only_broad_steps_are_kept(yaw: int, roll: int) -> None:
     aside = torch.stack([head[:, 0] * math.cos(across) + head[:, 2] * math.sin(across), head[:, 1]], dim=1)
     back = torch.tensor([[math.cos(over), math.sin(over)], [-math.sin(over), math.cos(over)]], dtype=torch.float64)
     kept = coarse(pose_of((0.27 * aside @ back + 0.5)[None]), 1.5)
-    assert abs(math.remainder(float(kept.angle[0]) - over, 2 * math.pi)) <= math.radians(10) + 1e-6
-    assert (kept.turn[0] - torch.tensor([math.sin(across), 0.0])).norm() <= 0.3
-    assert kept.scale[0] == pytest.approx(0.27, rel=0.15)
+    assert abs(math.remainder(float(kept.angle[0]) - over, 2 * math.pi)) <= math.radians(15) + 1e-6
+    assert torch.allclose(kept.turn[0], torch.zeros(2, dtype=torch.float64), atol=1e-9)
     alike = head @ kept.project.transpose(1, 2) + kept.shift
     many = alike * torch.tensor([1.05, 1.0]) + 0.006 * torch.randn(
         50, 5, 2, generator=torch.Generator().manual_seed(0)
     )
     again = coarse(pose_of(many), 1.5)
     for part, one in zip(again, kept, strict=True):
+        assert torch.allclose(part, one, atol=1e-9)
+
+
+@pytest.mark.parametrize("nod", [-40, -20, 20, 40])
+@pytest.mark.parametrize(("larger", "off"), [(0.7, 0.1), (1.0, 0.0), (1.4, -0.15)])
+def test_how_heads_nod_and_where_they_lie_in_their_boxes_is_not_kept(nod: int, larger: float, off: float) -> None:
+    """It named 23 % of 32 people from several releases, where chance is 3."""
+    down = math.radians(nod)
+    head = torch.tensor(HEAD, dtype=torch.float64)
+    head = head - head.mean(dim=0)
+    nodding = torch.stack([head[:, 0], head[:, 1] * math.cos(down) + head[:, 2] * math.sin(down)], dim=1)
+    kept = coarse(pose_of((0.27 * larger * nodding + 0.5 + off)[None]), 1.5)
+    for part, one in zip(kept, coarse(pose_of(usual_landmarks(1, 1.5).double()), 1.5), strict=True):
         assert torch.allclose(part, one, atol=1e-9)
 
 
