@@ -85,4 +85,5 @@ class Traced(Flow):
 def traced(flow: Flow, on_withheld: OnWithheld, reports: Reports, tally: TracedTally) -> Traced:
     """The same flow as one that writes a file."""
     same: Mapping[str, object] = {part.name: getattr(flow, part.name) for part in fields(Flow)}
-    return Traced(**{**same, "on_withheld": on_withheld, "reports": reports, "tally": tally})  # type: ignore[arg-type]
+    told = {**same, "on_withheld": on_withheld, "reports": reports, "tally": tally}
+    return Traced(**told)  # type: ignore[arg-type]  # the fields of a Flow have the types that it takes

@@ -156,11 +156,11 @@ class _Header(tarfile.TarInfo):
     """A header that must be whole: tarfile takes a broken one, after the first, for the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]  # the stubs return Self
         try:
             return super().fromtarfile(tarfile_)
         except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]  # not in the stubs
                 raise  # the zeros that end an archive
             raise ShardsError(f"is not a tar, is truncated or has a broken header; {REPACK}") from None
 

@@ -71,4 +71,4 @@ def made_batch(loader: DataLoader[Any], samples: list[Any]) -> Any:
     where = torch.accelerator.current_accelerator() if loader.pin_memory else None
     if where is None or where.type == "mps":  # which cannot pin
         return batch
-    return pin_memory(batch, where.type)  # type: ignore[no-untyped-call]
+    return pin_memory(batch, where.type)  # type: ignore[no-untyped-call]  # torch has no types for it
