@@ -26,7 +26,7 @@ HEAD = ((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.57, 0.45), (-0.42, 1.03, 0.15
 # Degrees, in steps of which a head's tilt is kept. What is finer tells people apart, such as how long a nose is: two
 # releases of exact poses named 12 % of 51 people, where chance is 2. Whether a head looks aside would divide a set in
 # which somebody looks the same way in all photos: three such groups named 12-19 % of 32
-# people, where chance is 3.
+# people from several releases, where chance is 3.
 ROLL_STEP = 30.0
 FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
 RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge

@@ -17,7 +17,7 @@ from anondata.verifiers.audit.change import scaled
 from anondata.verifiers.audit.crops import REACH, SIDE_PX, face_alone
 
 RELEASES = (2, 5, 10, 50)  # of one photo under different keys, which are averaged
-SLOW = 10  # releases of a technique that computes with a network
+SLOW = 10  # releases of a technique that computes with a network for each region, as style transfer does
 ENOUGH_PX = 96  # width of a face at which a technique is run again: strength is relative to the face
 AT_ONCE = 10
 KEPT = 6  # single runs that others learn from
@@ -27,7 +27,7 @@ _KEY = RunKey(b"the attackers' own key, which is no secret")
 
 def releases_of(technique: RegionTransform) -> tuple[int, ...]:
     """How many releases are averaged; none where a technique draws nothing, so that all would be the same."""
-    most = SLOW if technique.networks else RELEASES[-1]
+    most = SLOW if technique.networks and not technique.redraws else RELEASES[-1]
     return tuple(n for n in RELEASES if n <= most) if technique.draws else ()
 
 
