@@ -24,9 +24,8 @@ STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends
 # Eyes, nose and mouth corners of a head that looks ahead, in distances of the eyes: right, down, to the viewer.
 HEAD = ((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.57, 0.45), (-0.42, 1.03, 0.15), (0.42, 1.03, 0.15))
 # Degrees, in steps of which a head's tilt is kept. What is finer tells people apart, such as how long a nose is: two
-# releases of exact poses named 12 % of 51 people, where chance is 2. Whether a head looks aside would divide a set in
-# which somebody looks the same way in all photos: three such groups named 12-19 % of 32
-# people from several releases, where chance is 3.
+# releases of exact poses named 12 % of 51 people, where chance is 2. Where people look the same way in all of their
+# photos, three groups of heads (left, ahead, right) named 12-19 % of 32 people from several releases; chance is 3.
 ROLL_STEP = 30.0
 FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
 RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge

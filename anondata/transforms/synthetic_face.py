@@ -39,8 +39,8 @@ class SyntheticFace(FaceSwap):
         members: how many people the pool has, 1 to 1024, each with three smiles; see
             :func:`anondata.transforms.face_pool.generated_pool`.
         choices: among how many of the most suitable people the seed chooses. Few suit better, and tell more: with 16
-            of 64, attackers who know the technique named 10 % of 51 people (chance is 2), with all 64 3 %;
-            a later, sharper attacker named 10 % with all 64, too.
+            of 64, attackers who know the technique named 10 % of 51 people (chance is 2), with all 64 3 %.
+            A later attacker, with the mean of 50 results of its own for each candidate, named 10 % with all 64.
 
     Raises:
         WeightsError: at first use, where the generator's weights or the pool cannot be had.
