@@ -254,7 +254,7 @@ class ContentPolicy(_Data):
                 continue
             if kind != "face":
                 raise ValueError(f"regions.{kind}.cover: only faces have a head to cover")
-            swaps = [step.name for step in rules.ladder if step.make().aligns]
+            swaps = [step.name for step in rules.ladder if step.make().redraws]
             if swaps:
                 raise ValueError(
                     f"regions.face.cover: {swaps[0]} draws a face where the face was, and cannot cover the head; "

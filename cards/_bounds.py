@@ -71,11 +71,13 @@ def _sentence(kind: str, ladder: str, number: int, step: Step) -> str:
     bits = [_number(leakage.bits(releases=n)) for n in RELEASES]
     named = [f"{100 * leakage.rank1(releases=n):.3g} %" for n in RELEASES]
     verdict = "safe" if leakage.safe else "not safe"
+    groups = "" if leakage.groups == 1 else f" (it falls into one of {leakage.groups} groups, without noise)"
     rest = "" if leakage.safe else ": only measured attackers speak for it"
     return (
-        f"{which}, leaves at most {bits[0]} bits of {article} {kind} in one release and {bits[1]} in "
-        f"{SAFE_RELEASES}, from which an ideal attacker names at most {named[0]} and {named[1]} right of "
-        f"{SAFE_CANDIDATES} candidates: {verdict} by calculation{rest}."
+        f"{which}, leaves at most {bits[0]} bits of {article} {kind}{groups} in one release and {bits[1]} in "
+        f"{SAFE_RELEASES} of one picture. From one and from {SAFE_RELEASES} releases, of whatever pictures, an ideal "
+        f"attacker names at most {named[0]} and {named[1]} right of {SAFE_CANDIDATES} candidates: {verdict} by "
+        f"calculation{rest}."
     )
 
 

@@ -121,6 +121,8 @@ def _shown(value: Any) -> bool:
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
+        if not value:
+            return "nothing"
         return ("/" if all(isinstance(one, float | int) for one in value) else " + ").join(map(_value, value))
     if isinstance(value, Mapping):  # a gate among the gates of another, or a step of a chain
         return " + ".join(_nested(str(name), params) for name, params in value.items())

@@ -302,7 +302,7 @@ def test_pseudonyms_name_a_gallery_that_must_be_given() -> None:
     check_galleries(policy, ["staff"])
 
 
-@pytest.mark.parametrize("technique", ["fill", "synthetic_face: {choices: 16}"])
+@pytest.mark.parametrize("technique", ["fill", "synthetic_face: {choices: 16, keep: [smile]}"])
 def test_pseudonyms_without_a_technique_that_can_keep_a_look_are_refused(technique: str) -> None:
     with pytest.raises(PolicyError, match="no technique of this ladder can give one person the same result again"):
         from_yaml(PSEUDONYMS.format(technique=technique))

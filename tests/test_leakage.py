@@ -64,6 +64,31 @@ def test_nothing_leaves_chance_and_no_bound_bounds_nothing() -> None:
     assert (NO_BOUND.mu(), NO_BOUND.bits(), NO_BOUND.rank1(candidates=100)) == (math.inf, math.inf, 1)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6, 40])
+def test_who_knows_the_group_of_each_candidate_is_right_as_often_as_the_bound_says(groups: int) -> None:
+    """20 candidates in groups that are equally large: one of each is named, and 100 % right where all are alone."""
+    group = np.arange(20) % groups
+    named = np.array([np.flatnonzero(group == mine)[0] for mine in group])
+    one = Leakage(numbers=0, snr=0.0, groups=groups)
+    assert one.rank1(candidates=20) == pytest.approx((named == np.arange(20)).mean())
+    assert one.bits(releases=50) == pytest.approx(math.log2(groups))
+    assert one.nothing == one.safe == (groups == 1)
+
+
+@pytest.mark.parametrize(("groups", "releases"), [(2, 1), (5, 1), (2, 3)])
+def test_the_likeliest_candidate_of_a_group_is_right_no_more_often_than_the_bound(groups: int, releases: int) -> None:
+    """Each release is of another photo, in which somebody may be in another group."""
+    random = np.random.default_rng(1)
+    of = random.integers(0, groups, (30, releases))
+    signals = random.choice([-0.3, 0.3], size=(30, 12 * releases))
+    truth = random.integers(0, 30, 4000)
+    seen = signals[truth] + random.normal(size=(4000, 12 * releases))
+    far = ((seen[:, None] - signals) ** 2).sum(2) + 1e9 * (of[truth][:, None] != of).any(2)
+    right = (far.argmin(1) == truth).mean()
+    bound = Leakage(numbers=12, snr=0.3**2, groups=groups).rank1(candidates=30, releases=releases)
+    assert right <= bound + 2 * math.sqrt(bound * (1 - bound) / 4000)
+
+
 def test_safe_is_three_points_above_chance_of_100_from_50_releases() -> None:
     """Phi(Phi^-1(.01) + mu) is .04 at mu 0.5757."""
     power = 0.5757**2 / 50
@@ -78,6 +103,7 @@ def test_safe_is_three_points_above_chance_of_100_from_50_releases() -> None:
         lambda: Leakage(numbers=True, snr=0.0),
         lambda: Leakage(numbers=1, snr=math.nan),
         lambda: Leakage(numbers=1, snr=-1.0),
+        lambda: Leakage(numbers=0, snr=0.0, groups=0),
         lambda: NOTHING.rank1(candidates=0),
         lambda: NOTHING.mu(releases=0),
         lambda: NOTHING.bits(releases=True),

@@ -23,10 +23,9 @@ STIFFNESS = 0.02  # of the thin plate: 0 meets every landmark exactly, and bends
 
 # Eyes, nose and mouth corners of a head that looks ahead, in distances of the eyes: right, down, to the viewer.
 HEAD = ((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.57, 0.45), (-0.42, 1.03, 0.15), (0.42, 1.03, 0.15))
-# Degrees, in steps of which a head's tilt is kept. What is finer tells people apart, such as how long a nose is: two
-# releases of exact poses named 12 % of 51 people, where chance is 2. Where people look the same way in all of their
-# photos, three groups of heads (left, ahead, right) named 12-19 % of 32 people from several releases; chance is 3.
-ROLL_STEP = 30.0
+# Degrees, in steps of which a head's tilt is kept, if it is. What is finer tells people apart, such as how long a
+# nose is: two releases of exact poses named 12 % of 51 people, where chance is 2.
+TILT_STEP = 30.0
 FRAME = 0.05  # width of what fades along the border of a member's picture, relative to its side
 RIM = 0.12  # of the covered area's half side: over this a face fades in along its edge
 _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -107,17 +106,21 @@ def pose_of(landmarks: Tensor) -> Pose:
     return Pose(sizes.mean(dim=1)[:, None, None] * (left @ right), middle)
 
 
-def coarse(pose: Pose, extent: float) -> Pose:
-    """Heads that look ahead, tilted in steps as the originals are.
+def coarse(angle: Tensor) -> Tensor:
+    """Tilts in radians, in steps of 30 degrees."""
+    step = math.radians(TILT_STEP)
+    return step * (angle / step).round()
 
-    Nothing else of a pose is kept: people are told apart by how far they turn and nod, by how large a head is in its
-    box and by where it lies there. extent: how far crops reach, in sides of their regions.
+
+def ahead(angle: Tensor, extent: float) -> Pose:
+    """Heads that look ahead, tilted by angles ``(R,)`` in radians, where heads usually lie.
+
+    extent: how far crops reach, in sides of their regions.
     """
-    usual = pose_of(usual_landmarks(1, extent).to(pose.shift))
-    roll = _rotation(math.radians(ROLL_STEP) * (pose.angle / math.radians(ROLL_STEP)).round())
-    ahead = torch.eye(2, 3).to(pose.shift)
+    usual = pose_of(usual_landmarks(1, extent).to(angle))
+    roll = _rotation(angle)
     shift = (usual.shift - 0.5) @ roll.transpose(1, 2) + 0.5
-    return Pose(usual.scale[:, None, None] * (roll @ ahead), shift)
+    return Pose(usual.scale[:, None, None] * (roll @ torch.eye(2, 3).to(angle)), shift)
 
 
 def _rotation(angle: Tensor) -> Tensor:

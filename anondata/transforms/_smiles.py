@@ -22,6 +22,11 @@ SMILE_SHA256 = "18e861471c82d1e17c1b106eb81fa6df254bfd0202ce9b42e33150ba26b9f997
 
 AREA = (0.0, 1.0, 0.45, 1.05)  # left, right, top and bottom in an upright face's box: from the nose to the chin
 ROWS, COLUMNS = 40, 64
+SMILES = (
+    0.0,
+    -1.5,
+    1.5,
+)  # of generated people: mouths at rest, shut, and laughing; a result keeps the nearest at most
 FAINT = 0.02  # of luma: what differs by less from its surroundings counts for less
 
 

@@ -121,16 +121,20 @@ class RegionTransform(nn.Module):
         """The most that results can tell about what is in the covered area, by calculation.
 
         No bound unless a technique overrides it. One that does promises that nothing but the crop and its seed goes
-        into the result: no landmarks, no surroundings. A subclass that changes regions in its own way has no bound
-        until it overrides this, too.
+        into the result, no surroundings, and of landmarks at most the group that they fall in. A subclass that
+        changes regions in its own way has no bound until it overrides this, too.
         """
         return NO_BOUND
 
     @final
     @property
     def erases(self) -> bool:
-        """Whether nothing of a region's content is in the result, whatever it was."""
-        return self.leakage().nothing and self.coverage >= WHOLE_COVERAGE
+        """Whether nothing of a region's content is in the result, whatever it was, nor anything like it.
+
+        What shows another face is no erasure, whatever it was drawn from: it can be like a real one by chance, and
+        gates judge it as they judge any other.
+        """
+        return self.leakage().nothing and self.coverage >= WHOLE_COVERAGE and not self.redraws
 
     @property
     def extent(self) -> float:

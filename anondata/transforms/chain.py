@@ -52,6 +52,7 @@ class Chain(RegionTransform):
         self.aligns = any(technique.aligns for technique in made)
         self.networks = tuple(dict.fromkeys(name for technique in made for name in technique.networks))
         self.generated_people = max(technique.generated_people for technique in made)
+        self.redraws = any(technique.redraws for technique in made)
         self.moves = any(technique.moves for technique in made)
 
     def strength(self) -> dict[str, Any]:

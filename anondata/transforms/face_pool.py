@@ -27,7 +27,7 @@ from anondata.models.stylegan import MAPPING, STYLE_DIM, SYNTHESIS, MobileStyleG
 from anondata.randomness import RunKey, normal
 from anondata.regions import Regions
 from anondata.transforms._faces_blend import face_mask, warp
-from anondata.transforms._smiles import SMILE_SHA256, learnt, smiles
+from anondata.transforms._smiles import SMILE_SHA256, SMILES, learnt, smiles
 
 PICTURE_PX = 256
 MAX_MEMBERS = 1024
@@ -36,7 +36,6 @@ MEAN_OF = 4096  # styles
 SURE = 0.5  # of the detector; it scores photos of faces at 0.7 and more
 APART = 0.5  # of two members, by dlib's network; its own verdict, 0.6, takes two of three generated faces for another
 SAME = 0.6  # of a face to itself with another smile: dlib's own verdict
-SMILES = (0.0, -1.5, 1.5)  # standard deviations of generated faces: mouths at rest, shut, and laughing
 NEAR = 0.25  # of a smile: a picture further from being at rest is drawn again
 CLEAR = 0.75  # how far a picture may smile from what it is for: half way to the next
 MAX_UNSURE, MAX_BITTEN, BITE_PX = 0.02, 0.025, 20  # of mattes: those beyond looked torn

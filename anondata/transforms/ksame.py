@@ -10,24 +10,22 @@ from torch import Tensor
 
 from anondata.crops import Shape
 from anondata.randomness import normal
-from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
+from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, each_once, laid, members_of
 from anondata.transforms._faces_blend import smooth
 from anondata.transforms.base import Keyed
 from anondata.transforms.synthetic_face import whole
 
 
 class KSame(FaceSwap):
-    """Replaces a face by the average of ``k`` faces of a gallery that look ahead and are like it in smile.
+    """Replaces a face by the average of ``k`` faces of a gallery that look ahead and smile alike.
 
     The classic (Newton, Sweeney, Malin 2005) gives each of k people of the set that is anonymized the same average of
     just these k, so that nobody can tell better than 1 in k which of them it is: a proof about the set. It does not
     hold here, for the gallery is another set. What holds is simpler: the original's face is not in the average at
-    all. The result is a function of the seed, of the gallery and of the little that
-    :class:`anondata.transforms._face_swap.FaceSwap` keeps (tilt, smile, one of two groups of skin); and k says how
-    many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is never
-    asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go. Of faces
-    that are turned far they are ghostly: few of the gallery are. Smiles are kept as well as they are read: a probe is
-    right about 70 % of 102 results.
+    all. The result is a function of the seed, of the gallery and of what ``keep`` names, by default nothing; and k
+    says how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
+    never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
+    Smiles, where they are kept, are kept as well as they are read: a probe is right about 70 % of 102 results.
 
     The k are drawn by the region's seed out of the ``choices * k`` most suitable. The classic takes the k nearest;
     then two photos of one person share most of their k, and a parrot named 9 % of 51 people by that alone.
@@ -37,7 +35,8 @@ class KSame(FaceSwap):
         members: how many generated people the gallery has, 2 to 1024; see :mod:`anondata.transforms.face_pool`.
         faces: a folder of photos to use in place of generated faces, one person each, of people who consented to be
             part of averages; None for generated faces.
-        choices: out of how many times k the seed draws; 1 gives the classic choice, and no other privacy.
+        choices: out of how many times k the seed draws; 1 gives the classic choice: the same average each time.
+        keep: what stays of the original, see :class:`anondata.transforms._face_swap.FaceSwap`; by default nothing.
 
     Raises:
         WeightsError: at first use, where the faces cannot be had, or are fewer than k.
@@ -54,12 +53,13 @@ class KSame(FaceSwap):
         faces: str | None = None,
         choices: int = 4,
         *,
+        keep: Sequence[Kept] = (),
         coverage: float = 1.55,
         shape: Shape = "rounded",
         feather: float = 0.15,
         **common: Unpack[Keyed],
     ) -> None:
-        super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
+        super().__init__(keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
         self.k = whole("k", k, 2, 64)
         self.pool_size = whole("members", members, 2, 1024)
         if not (faces is None or isinstance(faces, str)):
@@ -71,7 +71,13 @@ class KSame(FaceSwap):
         self.choices = whole("choices", choices, 1, 1024)
 
     def strength(self) -> dict[str, Any]:
-        return {"k": self.k, "members": self.pool_size, "faces": self.folder, "choices": self.choices}
+        return {
+            "k": self.k,
+            "members": self.pool_size,
+            "faces": self.folder,
+            "choices": self.choices,
+            "keep": sorted(self.keep),
+        }
 
     def members(self) -> Members:
         from anondata.errors import WeightsError

@@ -10,26 +10,24 @@ from torch import Tensor
 
 from anondata.crops import Shape
 from anondata.randomness import normal
-from anondata.transforms._face_swap import FaceSwap, Look, Members, each_once, laid, members_of
+from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, each_once, laid, members_of
 from anondata.transforms.base import Keyed
 
 
 class SyntheticFace(FaceSwap):
     """Replaces a face by a generated one that belongs to nobody.
 
-    The region's seed chooses out of a pool of people made by MobileStyleGAN; how much they smile is read from the
-    original. The new head looks ahead, and is tilted as the original's is in steps of 30 degrees: poses name people.
-    So the same sample, region and run key give the same face; another key gives another. With ``choices`` for all
-    members one seed gives one person, so that somebody can keep a new face (see ``pseudonyms`` in
-    :class:`anondata.policy.RegionPolicy`); with fewer, the smile decides, too. Two seeds give the same person in
-    1 of ``members``: of ten people two of 64 are alike in half of all runs.
+    The region's seed chooses out of a pool of people made by MobileStyleGAN, and how much they smile. The new head is
+    upright and looks ahead, whatever the original does. Of the original's face nothing remains unless ``keep`` names
+    it. So the same sample, region and run key give the same face; another key gives another. One seed gives one
+    person, so that somebody can keep a new face (see ``pseudonyms`` in :class:`anondata.policy.RegionPolicy`), but
+    where smiles are kept and ``choices`` is less than all members: then the smile decides, too. Two seeds give the
+    same person in 1 of ``members``: of ten people two of 64 are alike in half of all runs.
 
-    A probe for smiles, trained on 51 people, is right about 90 % of the originals and 66 % of the results. Part
-    of what is lost is lost in reading a single photo, see :class:`anondata.transforms._smiles.SmileReader`.
-
-    What a member has, the result has: glasses, a beard, an age. What remains of the original: see
-    :class:`anondata.transforms._face_swap.FaceSwap`. That is little, but not nothing, and a generated face can look
-    like a real one: results must pass the gates like any other, and there is no bound of what they tell.
+    What a member has, the result has: glasses, a beard, an age. A generated face can look like a real one by chance:
+    results must pass the gates like any other. With ``keep: [smile]`` a probe for smiles, trained on 51 people, is
+    right about 90 % of the originals and 66 % of the results. Part of what is lost is lost in reading a single photo,
+    see :class:`anondata.transforms._smiles.SmileReader`.
     Around the new head lie random colours: a background that continued the surroundings let attackers name people by
     hair and neck within the covered area, too.
     Regions less than 18 px wide keep a trace of the original along the edge of the covered area: give them a rung
@@ -38,9 +36,8 @@ class SyntheticFace(FaceSwap):
     Args:
         members: how many people the pool has, 1 to 1024, each with three smiles; see
             :func:`anondata.transforms.face_pool.generated_pool`.
-        choices: among how many of the most suitable people the seed chooses. Few suit better, and tell more: with 16
-            of 64, attackers who know the technique named 10 % of 51 people (chance is 2), with all 64 3 %.
-            A later attacker, with the mean of 50 results of its own for each candidate, named 10 % with all 64.
+        choices: among how many of the people who look ahead most the seed chooses.
+        keep: what stays of the original, see :class:`anondata.transforms._face_swap.FaceSwap`; by default nothing.
 
     Raises:
         WeightsError: at first use, where the generator's weights or the pool cannot be had.
@@ -55,18 +52,19 @@ class SyntheticFace(FaceSwap):
         members: int = 64,
         choices: int = 64,
         *,
+        keep: Sequence[Kept] = (),
         coverage: float = 1.55,
         shape: Shape = "rounded",
         feather: float = 0.15,
         **common: Unpack[Keyed],
     ) -> None:
-        super().__init__(coverage=coverage, shape=shape, feather=feather, **common)
+        super().__init__(keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
         self.pool_size = self.generated_people = whole("members", members, 1, 1024)
         self.choices = whole("choices", choices, 1, 1024)
-        self.pseudonymous = self.choices >= self.pool_size
+        self.pseudonymous = "smile" not in self.keep or self.choices >= self.pool_size
 
     def strength(self) -> dict[str, Any]:
-        return {"members": self.pool_size, "choices": self.choices}
+        return {"members": self.pool_size, "choices": self.choices, "keep": list(self.keep)}
 
     def members(self) -> Members:
         from anondata.transforms.face_pool import shared_pool

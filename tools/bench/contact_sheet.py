@@ -45,7 +45,7 @@ STRENGTHS: dict[str, Sequence[Params]] = {
         {"low": 1, "high": 4},
     ),
     "gaussian_blur": ({"sigma": 0.05}, {"sigma": 0.1}, {"sigma": 0.3}),
-    "ksame": ({"k": 2}, {"k": 4}, {"k": 8}),
+    "ksame": ({"k": 4, "keep": ["smile"]}, {"k": 4}, {"k": 8}),
     "mask": ({"by": "mean"}, {"by": "inpaint"}, {"by": "solid"}),
     "noise": ({"std": 0.3}, {"std": 1.0}, {"std": 2.0, "cells": 8}),
     "pixelate": ({"blocks": 12}, {"blocks": 5}, {"blocks": 6, "noise": 0.2, "contrast": 0.3}),
@@ -55,7 +55,7 @@ STRENGTHS: dict[str, Sequence[Params]] = {
     "silhouette": ({"outline": 0.01, "shades": 3}, {}, {"outline": 0.06}),
     "shuffle": ({"blocks": 4, "keep": 0.5}, {"blocks": 4}, {"blocks": 12}),
     "style_transfer": ({"amount": 0.4}, {"amount": 0.7}, {}),
-    "synthetic_face": ({"coverage": 1.3}, {}, {"coverage": 1.7}),
+    "synthetic_face": ({"keep": ["tilt", "smile", "skin"]}, {}, {"coverage": 1.7}),
     "text_swap": ({}, {"coverage": 1.3}, {"coverage": 1.5}),
     "warp": ({"strength": 0.05}, {"strength": 0.1}, {"strength": 0.3}),
 }
