@@ -20,6 +20,7 @@ __all__ = [
     "Cover",
     "Detector",
     "Embedder",
+    "Judge",
     "NeedsGalleries",
     "Probe",
     "Pseudonyms",
@@ -53,9 +54,13 @@ class Look:
     back: Tensor | None = None
     frame: tuple[int, int] | None = None
 
+    def mapped(self, found: Regions) -> Regions:
+        """All that was found in the look, in pixels of the view."""
+        return found if self.back is None else found.mapped(self.back)
+
     def on_view(self, found: Regions) -> Regions:
         """What was found in the look, in pixels of the view, without what lies beyond its edge."""
-        mapped = found if self.back is None else found.mapped(self.back)
+        mapped = self.mapped(found)
         return mapped if self.frame is None else mapped.select(mapped.shares_inside(*self.frame) >= INSIDE)
 
 
@@ -86,6 +91,19 @@ class Detector(Protocol):
             The regions of all views. ``image`` of a region is the index of its view.
         """
         ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A detector whose :meth:`detect` has two steps: it proposes regions, and then drops those that it doubts.
+
+    The second step is left out for what was found in another look already. ``detect(views)`` must be what
+    ``confirm(views, propose(views))`` is, and each region must be confirmed whatever others there are.
+    """
+
+    def propose(self, views: Sequence[Tensor]) -> Regions: ...
+
+    def confirm(self, views: Sequence[Tensor], proposed: Regions) -> Regions: ...
 
 
 class Embedder(Protocol):

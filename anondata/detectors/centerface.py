@@ -49,8 +49,14 @@ class CenterFaceDetector:
         check_params("centerface", threshold=self.threshold, smallest_px=self.smallest_px, looks=self.looks)
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        found = pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
-        return without_doubtful(views, found, sure=SURE) if self.second_look else found
+        return self.confirm(views, self.propose(views))
+
+    def propose(self, views: Sequence[Tensor]) -> Regions:
+        return pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
+
+    def confirm(self, views: Sequence[Tensor], proposed: Regions) -> Regions:
+        """Those that stand the second look."""
+        return without_doubtful(views, proposed, sure=SURE) if self.second_look else proposed
 
     def _faces(self, batch: Tensor) -> Regions:
         heat, scale, offset, landmarks = network("centerface", batch.device)(batch)

@@ -25,7 +25,7 @@ MULTIPLE = 32  # networks want sides that are multiples of this
 BATCH_PX = 16 * 2**20  # pixels in one call of the network on a GPU
 
 Network = Callable[[Tensor], Regions]
-"""``(B, 3, H, W)`` float32 RGB in [0, 255] to regions in its own pixels, image index within the batch."""
+"""``(B, 3, H, W)`` float32 in [0, 255] to regions in its own pixels, image index within the batch."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,21 @@ def levels(height: int, width: int, *, finest: float) -> list[float]:
     return scales
 
 
-def detect(views: Sequence[Tensor], network: Network, *, finest: float, iou: float) -> Regions:
+def detect(
+    views: Sequence[Tensor], network: Network, *, finest: float, iou: float, blue_first: bool = False
+) -> Regions:
     """Regions of all pictures at all levels, in their own pixels, duplicates merged.
 
-    views: ``(3, H, W)`` uint8 each, sizes may differ. finest: scale of the first level, relative to native.
+    views: ``(3, H, W)`` uint8 RGB each, sizes may differ. finest: scale of the first level, relative to native.
     iou: two regions that overlap more than this are one; the one with the higher score stays.
+    blue_first: the network wants BGR.
     """
     groups: dict[tuple[int, int], list[_Tile]] = defaultdict(list)
     for i, view in enumerate(views):
         for scale in levels(view.shape[1], view.shape[2], finest=finest):
             for tile in _tiles(i, view, scale):
                 groups[tile.pixels.shape[1], tile.pixels.shape[2]].append(tile)
-    found = [_run(chunk, network) for tiles in groups.values() for chunk in _chunks(tiles)]
+    found = [_run(chunk, network, blue_first=blue_first) for tiles in groups.values() for chunk in _chunks(tiles)]
     device = views[0].device if views else "cpu"
     return merge(_inside(cat_regions(found, device), views), iou=iou)
 
@@ -98,13 +101,8 @@ def _chunks(tiles: list[_Tile]) -> Iterator[list[_Tile]]:
     return (tiles[i : i + many] for i in range(0, len(tiles), many))
 
 
-def _run(tiles: list[_Tile], network: Network) -> Regions:
-    height, width = tiles[0].pixels.shape[1:]
-    shape = (len(tiles), 3, height + -height % MULTIPLE, width + -width % MULTIPLE)
-    batch = torch.zeros(shape, device=tiles[0].pixels.device)
-    for i, tile in enumerate(tiles):
-        batch[i, :, :height, :width].copy_(tile.pixels)  # converts, pads and brings channels first in one pass
-    found = network(batch)
+def _run(tiles: list[_Tile], network: Network, *, blue_first: bool) -> Regions:
+    found = network(_batch([tile.pixels for tile in tiles], blue_first=blue_first))
     origin = found.boxes.new_tensor([tile.origin for tile in tiles])[found.image]
     scale = found.boxes.new_tensor([tile.scale for tile in tiles])[found.image]
     return Regions(
@@ -114,6 +112,19 @@ def _run(tiles: list[_Tile], network: Network) -> Regions:
         scores=found.scores,
         kinds=found.kinds,
     )
+
+
+def _batch(pictures: Sequence[Tensor], *, blue_first: bool) -> Tensor:
+    """Converts, pads with zeros and brings channels first in one pass over memory."""
+    height, width = pictures[0].shape[1:]
+    shape = (len(pictures), 3, height + -height % MULTIPLE, width + -width % MULTIPLE)
+    batch = torch.empty(shape, device=pictures[0].device)
+    batch[:, :, height:].zero_()
+    batch[:, :, :height, width:].zero_()
+    for i, picture in enumerate(pictures):
+        for to, plane in enumerate(picture):
+            batch[i, 2 - to if blue_first else to, :height, :width].copy_(plane)
+    return batch
 
 
 def _inside(found: Regions, views: Sequence[Tensor]) -> Regions:

@@ -43,14 +43,21 @@ class YuNetDetector:
         check_params("yunet", threshold=self.threshold, smallest_px=self.smallest_px, looks=self.looks)
 
     def detect(self, views: Sequence[Tensor]) -> Regions:
-        found = pyramid.detect(views, self._faces, finest=finest_scale(self.smallest_px), iou=MERGE_IOU)
-        return without_doubtful(views, found, sure=SURE) if self.second_look else found
+        return self.confirm(views, self.propose(views))
+
+    def propose(self, views: Sequence[Tensor]) -> Regions:
+        finest = finest_scale(self.smallest_px)
+        return pyramid.detect(views, self._faces, finest=finest, iou=MERGE_IOU, blue_first=True)
+
+    def confirm(self, views: Sequence[Tensor], proposed: Regions) -> Regions:
+        """Those that stand the second look."""
+        return without_doubtful(views, proposed, sure=SURE) if self.second_look else proposed
 
     def _faces(self, batch: Tensor) -> Regions:
         run = network("yunet", batch.device)
         parts = []
         for i, picture in enumerate(batch):  # the published file has a batch of one
-            maps = tuple(run(picture[None].flip(1)))  # blue first
+            maps = tuple(run(picture[None]))
             per_stride = [decode(maps, k, picture, threshold=self.threshold) for k in range(len(STRIDES))]
             parts.append(cat_regions(per_stride).renumbered(i))
         return cat_regions(parts, batch.device)

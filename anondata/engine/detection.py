@@ -13,7 +13,7 @@ from anondata.detectors.pyramid import box_iou, merge
 from anondata.engine.rules import ContentRules
 from anondata.engine.state import Item, RegionState
 from anondata.errors import PolicyError
-from anondata.protocols import UPRIGHT, Detector, Look
+from anondata.protocols import UPRIGHT, Detector, Judge, Look
 from anondata.regions import Regions, cat_regions, empty_regions
 
 # A region that the output scan finds counts as already anonymized when this share of its core was replaced: the inner
@@ -54,10 +54,9 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
     found = _checked(rules, merge(_seen(detectors, plain, device), iou=SAME_IOU))
     names = {name for detector in detectors for name in _wanted(detector)} - {UPRIGHT}
     for i, one in enumerate(media):
-        further = content.looks(one, names) if names else ()
-        seen = [_seen(detectors, [(i, look)], device) for look in further]  # one by one, because looks take memory
+        known, further = found.of_image(i), content.looks(one, names) if names else ()
+        seen = [_beside(known, detectors, look, device).renumbered(i) for look in further]  # one by one, for memory
         more = _checked(rules, merge(cat_regions(seen, device), iou=SAME_IOU))
-        known = found.of_image(i)
         parts += [known, more.select(~_held(more, known))]
     return cat_regions(parts, device)
 
@@ -98,9 +97,31 @@ def _seen(detectors: Sequence[Detector], looks: Sequence[tuple[int, Look]], devi
     return cat_regions(parts, device)
 
 
+def _beside(known: Regions, detectors: Sequence[Detector], look: Look, device: torch.device) -> Regions:
+    """What detectors find in one further look, where it lies on the view.
+
+    What is known already is not judged once more: faces found upright are found in most looks, with low scores.
+    """
+    parts = []
+    for detector in detectors:
+        if look.name not in _wanted(detector):
+            continue
+        if isinstance(detector, Judge):
+            proposed = _told(detector, detector.propose([look.view]), [look.view], device)
+            fresh = proposed.select(~_held(look.mapped(proposed), known))
+            found = _told(detector, detector.confirm([look.view], fresh), [look.view], device)
+        else:
+            found = _detected(detector, [look.view], device)
+        parts.append(look.on_view(found))
+    return cat_regions(parts, device)
+
+
 def _detected(detector: Detector, views: Sequence[Tensor], device: torch.device) -> Regions:
-    """What one detector finds. Raises :class:`PolicyError` for what the protocol does not allow: it would be lost."""
-    found = detector.detect(views)
+    return _told(detector, detector.detect(views), views, device)
+
+
+def _told(detector: Detector, found: Any, views: Sequence[Tensor], device: torch.device) -> Regions:
+    """What it returned. Raises :class:`PolicyError` for what the protocol does not allow: it would be lost."""
     if not isinstance(found, Regions):
         raise PolicyError(
             f"detector {type(detector).__name__!r} returned {type(found).__name__}; expected anondata.Regions, see "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,61 @@ def test_a_place_in_a_look_is_where_it_is_in_the_picture(name: str) -> None:
         inside, around = (dot < 0.8).all(dim=2), (dot < 3).all(dim=2) & (dot > 1.3).any(dim=2)
         levels = look.view[2].float()
         assert abs(float(levels[inside].mean() - levels[around].mean())) > 60
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_turned_looks_are_turned_counterclockwise_by_one_to_three_quarters(planar: bool) -> None:
+    picture = noise(torch.empty(700, 900, 3, dtype=torch.uint8)).permute(2, 0, 1)
+    looks = list(LOOKS["turned"](picture.contiguous() if planar else picture))
+    for quarters, look in enumerate(looks, start=1):
+        assert torch.equal(look.view, torch.rot90(picture, quarters, (1, 2)))
+    assert len(looks) == 3
+
+
+@dataclass(frozen=True)
+class Doubter:
+    """Proposes two faces wherever it looks, of which it confirms all."""
+
+    looks: tuple[str, ...]
+    asked: list[int]
+
+    def detect(self, views: Sequence[Tensor]) -> Regions:
+        return self.confirm(views, self.propose(views))
+
+    def propose(self, views: Sequence[Tensor]) -> Regions:
+        centre = [[view.shape[2] / 2, view.shape[1] / 2] for view in views]
+        boxes = torch.tensor([[x - 20, y - 20, x + 20, y + 20] for x, y in centre])
+        other = torch.tensor([[10.0, 10, 40, 40]]).expand(len(views), 4)
+        return Regions(
+            torch.arange(len(views)).repeat(2),
+            torch.cat([boxes, other]),
+            torch.full((2 * len(views), 5, 2), torch.nan),
+            torch.full((2 * len(views),), 0.5),
+            ("face",) * (2 * len(views)),
+        )
+
+    def confirm(self, views: Sequence[Tensor], proposed: Regions) -> Regions:
+        self.asked.append(len(proposed))
+        return proposed
+
+
+def test_what_is_known_already_is_not_judged_once_more_in_further_looks(astronaut: Tensor) -> None:
+    """The region in the middle is the same in all orientations; that in the corner is another one each time."""
+    doubter = Doubter(("upright", "turned"), [])
+    media = CONTENT.decode(resize(astronaut[None], 700, 700)[0], torch.device("cpu"))
+    found = find(RULES, [doubter], [media], torch.device("cpu"))
+    assert doubter.asked == [2, 1, 1, 1]
+    assert len(found) == 5
+
+
+def test_what_a_detector_proposes_in_a_further_look_is_checked(astronaut: Tensor) -> None:
+    class Wrong(Doubter):
+        def propose(self, views: Sequence[Tensor]) -> Regions:
+            return replace(super().propose(views), image=torch.tensor([0, 7]))
+
+    media = CONTENT.decode(astronaut, torch.device("cpu"))
+    with pytest.raises(PolicyError, match="pictures that it was not shown"):
+        find(RULES, [Wrong(("turned",), [])], [media], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

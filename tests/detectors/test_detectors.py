@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from anondata.detectors.centerface import CenterFaceDetector
 from anondata.detectors.pyramid import TILE_PX, box_iou, detect, levels, merge
 from anondata.detectors.yunet import YuNetDetector
 from anondata.errors import PolicyError
-from anondata.regions import Regions
+from anondata.regions import Regions, cat_regions, empty_regions
 
 
 def resized(picture: Tensor, scale: float) -> Tensor:
@@ -96,6 +99,36 @@ def test_regions_in_the_padding_are_dropped() -> None:
     assert detect([torch.zeros(3, 33, 33, dtype=torch.uint8)], network, finest=1.0, iou=0.5).boxes.tolist() == [
         [0, 0, 10, 10]
     ]
+
+
+@pytest.mark.parametrize("blue_first", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
+def test_networks_get_pictures_padded_with_zeros_and_channels_in_their_order(blue_first: bool, planar: bool) -> None:
+    picture = torch.arange(3 * 5 * 40, dtype=torch.uint8).reshape(5, 40, 3).permute(2, 0, 1)
+    batches: list[Tensor] = []
+
+    def network(batch: Tensor) -> Regions:
+        batches.append(batch)
+        return empty_regions()
+
+    detect([picture.contiguous() if planar else picture], network, finest=1.0, iou=0.5, blue_first=blue_first)
+    [batch] = batches
+    expected = torch.zeros(1, 3, 32, 64)
+    for channel in range(3):
+        expected[0, 2 - channel if blue_first else channel, :5, :40] = picture[channel].float()
+    assert torch.equal(batch, expected)
+
+
+@pytest.mark.parametrize("made", [CenterFaceDetector, YuNetDetector])
+def test_detecting_is_proposing_and_confirming(party_jpeg: bytes, made: type[CenterFaceDetector]) -> None:
+    party = torch.from_numpy(np.array(Image.open(io.BytesIO(party_jpeg)))).permute(2, 0, 1)
+    detector = made(threshold=0.1)
+    found, proposed = detector.detect([party]), detector.propose([party])
+    confirmed = detector.confirm([party], proposed)
+    assert len(proposed) > len(found) >= 6
+    assert torch.equal(confirmed.boxes, found.boxes)
+    one_by_one = [detector.confirm([party], proposed.select([row])) for row in range(len(proposed))]
+    assert torch.equal(cat_regions(one_by_one).boxes, found.boxes)
 
 
 @pytest.mark.parametrize("made", [CenterFaceDetector, YuNetDetector])
