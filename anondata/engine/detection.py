@@ -100,7 +100,8 @@ def _seen(detectors: Sequence[Detector], looks: Sequence[tuple[int, Look]], devi
 def _beside(known: Regions, detectors: Sequence[Detector], look: Look, device: torch.device) -> Regions:
     """What detectors find in one further look, where it lies on the view.
 
-    What is known already is not judged once more: faces found upright are found in most looks, with low scores.
+    What is known already is not judged once more: faces found upright are found in most looks, with low scores. It is
+    returned, so that it merges with what another look shows in its place.
     """
     parts = []
     for detector in detectors:
@@ -108,8 +109,9 @@ def _beside(known: Regions, detectors: Sequence[Detector], look: Look, device: t
             continue
         if isinstance(detector, Judge):
             proposed = _told(detector, detector.propose([look.view]), [look.view], device)
-            fresh = proposed.select(~_held(look.mapped(proposed), known))
-            found = _told(detector, detector.confirm([look.view], fresh), [look.view], device)
+            held = _held(look.mapped(proposed), known)
+            found = _told(detector, detector.confirm([look.view], proposed.select(~held)), [look.view], device)
+            found = cat_regions([proposed.select(held), found], device)
         else:
             found = _detected(detector, [look.view], device)
         parts.append(look.on_view(found))
