@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 from anondata.errors import AnondataError, PolicyError
 
-Role = Literal["cover", "detector", "pseudonyms", "technique", "verifier"]
+Role = Literal["content", "cover", "detector", "pseudonyms", "technique", "verifier"]
 
 TABLES: Mapping[Role, Mapping[str, str]] = {
+    "content": {"image": "anondata.content.images:ImageContent"},
     "cover": {
         "everyone": "anondata.engine.rules:Everyone",
         "everyone_except": "anondata.verifiers.gates.cover:EveryoneExcept",
@@ -82,6 +83,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
 
 
 NEEDED: Mapping[Role, tuple[str, ...]] = {
+    "content": ("rules", "made", "takes", "decode", "view", "change", "compose", "render", "covered"),
     "cover": ("embedders", "spares"),
     "detector": ("detect",),
     "pseudonyms": ("embedders", "people"),
@@ -91,6 +93,7 @@ NEEDED: Mapping[Role, tuple[str, ...]] = {
 """What a component of a role must have. :mod:`anondata.protocols` says what each is, and what else there may be."""
 
 _MORE_IN: Mapping[Role, str] = {
+    "content": "anondata.content.base.Content, which content types are derived from",
     "cover": "anondata.protocols.Cover",
     "detector": "anondata.protocols.Detector",
     "pseudonyms": "anondata.protocols.Pseudonyms",
@@ -228,6 +231,17 @@ def build(role: Role, name: str, params: Mapping[str, Any]) -> Any:
         raise PolicyError(f"{role} {name!r} cannot be made: its code raised {type(error).__name__}") from error
 
 
+def content_type(name: str) -> Any:
+    """The class of a content type: one of :data:`TABLES`, or ``package.module:Class``.
+
+    Raises:
+        PolicyError: the name is unknown (the message suggests the nearest one), or the user's class lacks something.
+    """
+    made = _class("content", name)
+    _check_has("content", name, made)
+    return made
+
+
 def _check_has(role: Role, name: str, component: Any) -> None:
     """Raises :class:`PolicyError` if a component lacks something; perhaps it was named in the wrong place."""
     lacking = [word for word in NEEDED[role] if word not in dir(component)]  # computes none
@@ -330,7 +344,8 @@ def suggest(name: str, known: Mapping[str, Any]) -> str:
 def _class(role: Role, name: str) -> Any:
     table = TABLES[role]
     if name not in table and ":" not in name:
-        raise PolicyError(f"unknown {role} {name!r}; {suggest(name, table)}")
+        what = "content type" if role == "content" else role
+        raise PolicyError(f"unknown {what} {name!r}; {suggest(name, table)}")
     try:
         if name not in table:
             return own_class(name)

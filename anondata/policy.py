@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from anondata._files import read_plain
 from anondata._yaml import MAX_CHARS, YamlError, load_yaml
@@ -21,6 +31,7 @@ from anondata.components import (
     Role,
     allowed_before,
     build,
+    content_type,
     kinds_of,
     only_what_is_allowed,
     own_code_of,
@@ -200,7 +211,7 @@ class DecodePolicy(_Data):
 
 
 class ContentPolicy(_Data):
-    """What happens to one content type.
+    """What happens to one content type. Types whose rules say more derive theirs from it.
 
     Args:
         detect: detectors; all of them run, and what any of them finds counts.
@@ -319,8 +330,26 @@ class Policy(_Data):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     about: str = ""
-    content: dict[Literal["image"], ContentPolicy] = Field(min_length=1)
+    content: dict[str, SerializeAsAny[ContentPolicy]] = Field(min_length=1)
     audit: AuditPolicy | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        """Each part is read by its content type."""
+        if not isinstance(data, Mapping):
+            return data
+        out: dict[str, Any] = {}
+        for name, part in data.items():
+            with only_what_is_allowed():
+                rules: Any = content_type(str(name)).rules
+            if not (isinstance(rules, type) and issubclass(rules, ContentPolicy)):
+                raise PolicyError(
+                    f"content type {name!r}: its rules are not derived from anondata.policy.ContentPolicy"
+                )
+            kept: Any = dict.__class_getitem__((str, rules))  # by name, so that errors tell where
+            out |= TypeAdapter(kept).validate_python({str(name): part})
+        return out
 
     @property
     def fingerprint(self) -> str:
@@ -332,7 +361,7 @@ class Policy(_Data):
     def with_max_pixels(self, max_pixels: int) -> Policy:
         """The same policy with another limit on the size of pictures."""
         content = {
-            kind: one.model_copy(update={"decode": DecodePolicy(max_pixels=max_pixels)})
+            kind: one.model_copy(update={"decode": one.decode.model_copy(update={"max_pixels": max_pixels})})
             for kind, one in self.content.items()
         }
         return self.model_copy(update={"content": content})

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from anondata.regions import Regions
+from anondata.regions import Box, Regions
 from anondata.transforms.base import RegionTransform
 
 __all__ = [
@@ -45,23 +45,30 @@ class Look:
     Args:
         view: a picture as a detector takes it.
         name: the kind of look.
-        back: ``(2, 3)``; maps x, y, 1 of a place in the look to the place in the view. None if they are the same.
-        frame: height and width of the view, if the look shows more than it.
+        back: ``(2, 3)``; maps x, y, 1 of a place in the look to the place in the frame. None if they are the same.
+        frame: height and width of the part of the view that is looked at, if the look shows more than it.
+        corner: x, y of that part's corner in the view.
     """
 
     view: Tensor
     name: str = UPRIGHT
     back: Tensor | None = None
     frame: tuple[int, int] | None = None
+    corner: tuple[int, int] = (0, 0)
 
     def mapped(self, found: Regions) -> Regions:
         """All that was found in the look, in pixels of the view."""
-        return found if self.back is None else found.mapped(self.back)
+        return self._moved(found if self.back is None else found.mapped(self.back))
 
     def on_view(self, found: Regions) -> Regions:
-        """What was found in the look, in pixels of the view, without what lies beyond its edge."""
-        mapped = self.mapped(found)
-        return mapped if self.frame is None else mapped.select(mapped.shares_inside(*self.frame) >= INSIDE)
+        """What was found in the look, in pixels of the view, without what lies beyond the edge of its part."""
+        inside = found if self.back is None else found.mapped(self.back)
+        if self.frame is not None:
+            inside = inside.select(inside.shares_inside(*self.frame) >= INSIDE)
+        return self._moved(inside)
+
+    def _moved(self, inside: Regions) -> Regions:
+        return inside if self.corner == (0, 0) else inside.shifted(*self.corner)
 
 
 class Detector(Protocol):
@@ -250,8 +257,14 @@ class NeedsGalleries(Protocol):
 class ContentType(Protocol[Media]):
     """A modality: all that the engine's loop must know of pixels, samples per second or tokens.
 
-    ``Media`` is the content type's own decoded form. Nothing here may change its arguments.
+    ``Media`` is the content type's own decoded form. Nothing here may change its arguments. Classes derive from
+    :class:`anondata.content.base.Content`, which answers what a type without parts need not think of.
     """
+
+    @property
+    def also_in(self) -> Sequence[str]:
+        """Content types whose fields may hold values of this one, too; :meth:`takes` says which."""
+        ...
 
     @property
     def blank(self) -> RegionTransform:
@@ -263,12 +276,36 @@ class ContentType(Protocol[Media]):
         """The technique that hides a region as far as its box, and nothing beside it."""
         ...
 
+    def takes(self, value: Any) -> bool:
+        """Whether a value in a field of another type (see :attr:`also_in`) is one of this type."""
+        ...
+
     def decode(self, value: Any, device: torch.device) -> Media:
         """The decoded form of a field's value; :class:`UndecodableError` or :class:`FieldTypeError` otherwise."""
         ...
 
     def view(self, media: Media) -> Tensor:
-        """What detectors and embedders look at."""
+        """What embedders and verifiers look at; regions are in its pixels. Parts lie beside each other in it."""
+        ...
+
+    def frame(self, media: Media) -> tuple[int, int]:
+        """Height and width of what regions that come with a value are told in."""
+        ...
+
+    def given(self, media: Media, regions: Regions) -> Regions:
+        """Where regions that came with a value lie in its view; those that are no face, too."""
+        ...
+
+    def places(self, media: Media, regions: Regions) -> Sequence[tuple[str, Box]]:
+        """For the record of each region of one media: the part it is in (``"[3]"``, or nothing), its box in that."""
+        ...
+
+    def followed(self, media: Media, regions: Regions) -> Sequence[int]:
+        """``R`` numbers, the same for regions of one media that are one and the same that stays."""
+        ...
+
+    def held(self, media: Media, regions: Regions) -> Regions:
+        """Where some of these regions must be, too, though no detector saw them there."""
         ...
 
     def held_bytes(self, media: Media) -> int:
@@ -277,6 +314,10 @@ class ContentType(Protocol[Media]):
 
     def hidden(self, media: Media) -> Sequence[Tensor]:
         """What else of the media could show somebody; detectors look at it, in the view's coordinates."""
+        ...
+
+    def upright(self, media: Media) -> Sequence[Look]:
+        """What detectors look at first: the view, or each of its parts, and what is hidden in it."""
         ...
 
     def looks(self, media: Media, names: Collection[str]) -> Iterable[Look]:

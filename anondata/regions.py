@@ -19,6 +19,9 @@ HEAD = (0.8, 0.6, 0.9)
 # Width by height of what is covered of a face: the least of these that holds its box. How wide a face is named 10 %
 # of 51 people in another photo (chance is 2), whatever lay over it. Who looks ahead has one of the first kind.
 OUTLINES = (0.86, 1.0, 1 / 0.86)
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels."""
+
 LANDMARKS = 5  # left eye, right eye, nose, left and right mouth corner, as seen in the picture
 
 
@@ -131,6 +134,11 @@ class Regions:
         corners = self.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ turn.T + shift
         boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
         return replace(self, boxes=boxes, landmarks=self.landmarks @ turn.T + shift)
+
+    def shifted(self, x: float, y: float) -> Regions:
+        """The same regions, so many pixels further right and down."""
+        by = self.boxes.new_tensor([x, y])
+        return replace(self, boxes=self.boxes + by.repeat(2), landmarks=self.landmarks + by)
 
     def renumbered(self, image: int) -> Regions:
         """The same regions, all in image number ``image``."""

@@ -86,7 +86,8 @@ def test_a_default_written_out_has_the_fingerprint_of_one_left_out() -> None:
         (("[centerface]", "[retinaface]"), "unknown detector 'retinaface'; did you mean 'centerface'"),
         (("[centerface]", "[centerface: {threshold: 2}]"), "threshold must be between 0 and 1, got 2"),
         (("[centerface]", "[centerface: 3]"), "the parameters of detector 'centerface' must be a mapping"),
-        (("  image:", "  sound:"), "content.sound"),
+        (("  image:", "  sound:"), "content: unknown content type 'sound'; known: "),
+        (("  image:", "  imgae:"), "content: unknown content type 'imgae'; did you mean 'image'"),
         (("name: plain", "name: Not A Name"), "name: String should match pattern"),
     ],
 )

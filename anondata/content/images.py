@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from anondata.content import codec, looks
+from anondata.content.base import Content
 from anondata.content.codec import Picture
 from anondata.content.insights import describe
 from anondata.crops import cut, mark, outer_rects, paste, unmark
 from anondata.errors import FieldTypeError
+from anondata.policy import ContentPolicy
 from anondata.protocols import Look
 from anondata.regions import Regions
 from anondata.transforms.base import RegionTransform
@@ -67,7 +69,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class ImageContent:
+class ImageContent(Content[ImageMedia]):
     """The content type ``image``: encoded bytes, PIL images, numpy arrays or torch tensors, the same kind back.
 
     Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(C, H, W)``, of 1, 3 or 4 channels (the fourth is alpha), uint8
@@ -78,11 +80,21 @@ class ImageContent:
     written: the format of rendered bytes, a key of the codec's ``SUFFIXES``; empty for that which each came in.
     """
 
+    rules: ClassVar[type[ContentPolicy]] = ContentPolicy
+
     quality: int = 95
     max_pixels: int = codec.MAX_PIXELS
     written: str = ""
     blank: RegionTransform = BLANK
     mask: RegionTransform = MASK
+
+    @classmethod
+    def made(cls, policy: ContentPolicy) -> ImageContent:
+        return cls(
+            quality=policy.encode.quality,
+            max_pixels=policy.decode.max_pixels,
+            written="" if policy.encode.format == "same" else policy.encode.format.upper(),
+        )
 
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):
@@ -114,6 +126,9 @@ class ImageContent:
         """
         stretched = _stretched(media.pixels)
         return _in_alpha(media) if stretched is None else [*_in_alpha(media), stretched]
+
+    def upright(self, media: ImageMedia) -> list[Look]:
+        return [Look(view) for view in (self.view(media), *self.hidden(media))]
 
     def looks(self, media: ImageMedia, names: Collection[str]) -> Iterator[Look]:
         """Of the picture, and of its alpha channel as of one."""

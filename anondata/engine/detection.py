@@ -50,7 +50,7 @@ def find(rules: ContentRules, detectors: Sequence[Detector], media: Sequence[Any
         ValueError: boxes or scores that are not finite.
     """
     content, parts = rules.content, list[Regions]()
-    plain = [(i, Look(view)) for i, m in enumerate(media) for view in (content.view(m), *content.hidden(m))]
+    plain = [(i, look) for i, m in enumerate(media) for look in content.upright(m)]
     found = _checked(rules, merge(_seen(detectors, plain, device), iou=SAME_IOU))
     names = {name for detector in detectors for name in _wanted(detector)} - {UPRIGHT}
     for i, one in enumerate(media):

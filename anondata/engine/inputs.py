@@ -39,26 +39,41 @@ def decoded(
         for place, value in values.items():
             item = Item(index, name, place, sample.key, None)
             read = [(n, schema.fields[n], by_place[place]) for n, by_place in given.items()]
-            _read(item, rules[kind], value, read, device)
+            _read(item, rules, kind, value, read, device)
             yield item
 
 
+def type_of(rules: Mapping[str, ContentRules], declared: str, value: Any) -> str:
+    """The content type that takes a value: the declared one, or one of the policy's that is for such values."""
+    for name, own in rules.items():
+        if declared in own.content.also_in and own.content.takes(value):
+            return name
+    return declared
+
+
 def _read(
-    item: Item, rules: ContentRules, value: Any, given: Sequence[tuple[str, str, Any]], device: torch.device
+    item: Item,
+    by_type: Mapping[str, ContentRules],
+    declared: str,
+    value: Any,
+    given: Sequence[tuple[str, str, Any]],
+    device: torch.device,
 ) -> None:
     """given: names of fields of regions, what they are declared, and what they hold for it."""
     try:
+        item.kind = type_of(by_type, declared, value)
+        rules = by_type[item.kind]
         item.media = rules.content.decode(value, device)
         if given:
-            height, width = rules.content.view(item.media).shape[-2:]
-            told: dict[str, Any] = {"frame": (height, width), "kinds": rules.kinds, "meaning": rules.given}
+            frame = rules.content.frame(item.media)
+            told: dict[str, Any] = {"frame": frame, "kinds": rules.kinds, "meaning": rules.given}
             read = [
                 masks.parse(held, **told)
                 if is_masks(kind)
                 else boxes.parse(held, name=name, path=path_of(kind), **told)
                 for name, kind, held in given
             ]
-            regions = cat_regions(read).to(device)
+            regions = rules.content.given(item.media, cat_regions(read)).to(device)
             denied = torch.tensor([kind == NO_FACE for kind in regions.kinds], dtype=torch.bool, device=device)
             item.given, item.denied = regions.select(~denied), regions.select(denied)
     except UndecodableError as error:

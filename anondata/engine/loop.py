@@ -98,7 +98,7 @@ class Engine:
         for sample in samples:
             items = list(decoded(self.rules, len(part), sample, schema, self.device))
             part.append((sample, items))
-            read = [(self.rules[schema.fields[w.field]].content, w.media) for w in items if w.media is not None]
+            read = [(self.rules[w.kind].content, w.media) for w in items if w.media is not None]
             held += sum(content.held_bytes(media) for content, media in read)
             if held >= AT_ONCE_BYTES:
                 yield part
@@ -110,7 +110,7 @@ class Engine:
         samples, items = [sample for sample, _ in part], [item for _, own in part for item in own]
         by_type: dict[str, list[Item]] = defaultdict(list)
         for item in items:
-            by_type[schema.fields[item.field]].append(item)
+            by_type[item.kind or schema.fields[item.field]].append(item)
         done: list[dict[tuple[str, str], Item]] = [{} for _ in samples]
         for kind, group in by_type.items():
             for item in self._settle_apart(self.rules[kind], group):
@@ -143,6 +143,7 @@ class Engine:
         self._add(rules, items, given.select(agreed), "given")
         self._add(rules, items, given.select(~agreed), "given", spare=False)  # nobody knows whose landmarks these are
         self._add(rules, items, found, "detect")
+        self._follow(rules, items)
         self._look_behind(rules, [w for w in items if w.spared])
         open_items = items
         while open_items:
@@ -157,7 +158,7 @@ class Engine:
             sound = [w for w in open_items if w.failure is None and all(t.passed for t in w.states)]
             raised = [w for w in open_items if w.failure is None and w not in sound]
             for item in raised:
-                self._escalate(item, [state for state in item.states if not state.passed])
+                self._escalate(item, item.with_alike([state for state in item.states if not state.passed]))
             open_items = [w for w in raised if w.failure is None] + self._scan(rules, sound)
 
     def _add(
@@ -180,6 +181,21 @@ class Engine:
             state.order = len(items[i].states)
             (items[i].spared if state in spared else items[i].states).append(state)
         return {items[i] for i, state in fresh if state not in spared}
+
+    def _follow(self, rules: ContentRules, items: Sequence[Item]) -> set[Item]:
+        """Follows regions that stay: adds them where detectors lost them, and gives each one look.
+
+        Returns:
+            The items in which there is more to change than before.
+        """
+        more = {item for item in items if item.follow(rules.content)}
+        for item in items:
+            known = cat_regions([t.region for t in item.states], self.device)
+            lost = rules.content.held(item.media, known) if len(known) else known
+            if len(lost):
+                more |= self._add(rules, [item], lost.renumbered(0), "held", spare=False)
+                item.follow(rules.content)
+        return more
 
     def _denied(self, items: list[Item], states: Sequence[tuple[int, RegionState]]) -> set[RegionState]:
         """Those that the publisher marked as no face, and that no gallery may know."""
@@ -209,7 +225,7 @@ class Engine:
                     item.states.append(state)
             item.spared = [state for state in item.spared if state not in item.states]
             hiding |= self._add(rules, [item], behind.renumbered(0), "detect", spare=False)
-        return hiding
+        return hiding | self._follow(rules, items)
 
     def _render(self, rules: ContentRules, items: list[Item]) -> None:
         pending: dict[int, list[tuple[int, RegionState]]] = defaultdict(list)
@@ -256,7 +272,7 @@ class Engine:
         if state.person and state.technique.pseudonymous:
             return self._run_key.seed("person", state.person, describe(state.technique))
         boxes = [item.given.boxes.cpu().numpy().tobytes()] if len(item.given) else []
-        return self._run_key.seed(item.key, item.name, state.order, state.rung, describe(state.technique), *boxes)
+        return self._run_key.seed(item.key, item.name, state.look, state.rung, describe(state.technique), *boxes)
 
     @staticmethod
     def _escalate(item: Item, failed: Sequence[RegionState], by: str = "") -> None:
@@ -282,11 +298,12 @@ class Engine:
         before = {item: len(item.spared) for item in items}
         moved = {w: t for i, w in enumerate(items) if (t := movers(rules, w, found.of_image(i), self.device))}
         again = self._add(rules, items, cat_regions(missed, self.device), "scan") | set(moved)
+        again |= self._follow(rules, items)
         again |= self._look_behind(rules, [item for item in items if len(item.spared) > before[item]])
         for state in (t for item in again for t in item.states if t.technique.moves):
             state.patch = None  # made of an original that showed what is only known now
         for item, states in moved.items():
-            self._escalate(item, states, "the output scan")
+            self._escalate(item, item.with_alike(states), "the output scan")
         for item in items:
             item.scans += 1
             if item in again and item.failure is None and item.scans >= rules.scan_passes:
@@ -295,10 +312,10 @@ class Engine:
 
     def _outcome(self, index: int, sample: Sample, schema: Schema, done: Mapping[tuple[str, str], Item]) -> Outcome:
         items = list(done.values())
-        told = self._insights(schema, items) if schema.insights() else ""
+        told = self._insights(items) if schema.insights() else ""
         record = SampleRecord(
-            regions=tuple(record for item in items for record in item.records()),
-            notes=tuple(n for w in items if w.media is not None for n in self._notes(schema, w)),
+            regions=tuple(r for w in items if w.media is not None for r in w.records(self.rules[w.kind].content)),
+            notes=tuple(n for w in items if w.media is not None for n in self._notes(w)),
             scans=sum(item.scans for item in items),
         )
         for item in items:
@@ -323,19 +340,19 @@ class Engine:
     def _boxes(schema: Schema) -> list[tuple[str, str]]:
         return [(name, kind) for name, kind in schema.fields.items() if is_regions(kind) and not is_masks(kind)]
 
-    def _insights(self, schema: Schema, items: Sequence[Item]) -> str:
+    def _insights(self, items: Sequence[Item]) -> str:
         """What was in a sample's content, in words that identify nobody; by place where there are several."""
         texts = []
         for item in items:
             if item.failure is None:
                 found = cat_regions([t.region for t in (*item.states, *item.spared)], self.device)
                 try:
-                    text = self.rules[schema.fields[item.field]].content.insights(item.media, item.shown, found)
+                    text = self.rules[item.kind].content.insights(item.media, item.shown, found)
                 except Exception as error:  # noqa: BLE001 - fail closed, as in the loop
                     item.blame(error)
                     continue
                 texts.append(f"{item.name}: {text}" if len(items) > 1 else text)
         return " ".join(texts)
 
-    def _notes(self, schema: Schema, item: Item) -> tuple[str, ...]:
-        return (*self.rules[schema.fields[item.field]].content.notes(item.media), *item.notes)
+    def _notes(self, item: Item) -> tuple[str, ...]:
+        return (*self.rules[item.kind].content.notes(item.media), *item.notes)

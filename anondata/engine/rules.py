@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from anondata.content.images import ImageContent
+from anondata.components import allowed_before, content_type
 from anondata.errors import PolicyError
 from anondata.policy import ContentPolicy, Policy, RegionPolicy
 from anondata.protocols import Area, ContentType, Cover, Detector, Embedder, NeedsGalleries, Pseudonyms, Verifier
@@ -133,7 +133,7 @@ def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict
         GalleryError: a gallery that does not fit its component.
     """
     check_galleries(policy, galleries or {})
-    return {"image": _content_rules(policy.content["image"], galleries or {})}
+    return {name: _content_rules(name, part, galleries or {}) for name, part in policy.content.items()}
 
 
 def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
@@ -162,13 +162,10 @@ def _bound(component: Any, galleries: Mapping[str, Any]) -> Any:
     return component.bound(galleries) if isinstance(component, NeedsGalleries) else component
 
 
-def _content_rules(policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
+def _content_rules(name: str, policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
     scan = policy.scan
-    content = ImageContent(
-        quality=policy.encode.quality,
-        max_pixels=policy.decode.max_pixels,
-        written="" if policy.encode.format == "same" else policy.encode.format.upper(),
-    )
+    with allowed_before():
+        content: ContentType[Any] = content_type(name).made(policy)
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from anondata.engine.rules import KindRules
-from anondata.protocols import Verdicts, Verifier
+from anondata.protocols import ContentType, Verdicts, Verifier
 from anondata.records import RegionRecord, Verdict
-from anondata.regions import Regions, empty_regions
+from anondata.regions import Box, Regions, cat_regions, empty_regions
 from anondata.transforms.base import RegionTransform, describe
 
 log = logging.getLogger("anondata")
@@ -27,6 +28,7 @@ class RegionState:
     rules: KindRules
     found_by: str
     order: int = 0
+    look: int = -1  # the order of the first of those that look alike, because they are one that stays
     rung: int = 0
     patch: Any = None
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -72,8 +74,8 @@ class RegionState:
     def failed_by(self) -> str:
         return ", ".join(v.verifier for v in self.verdicts if not v.passed) or "verification"
 
-    def record(self, place: str, *, spared: bool = False) -> RegionRecord:
-        x0, y0, x1, y1 = (round(value, 1) for value in self.region.boxes[0].tolist())
+    def record(self, place: str, box: Box, *, spared: bool = False) -> RegionRecord:
+        x0, y0, x1, y1 = (round(value, 1) for value in box)
         return RegionRecord(
             place=place,
             box=(x0, y0, x1, y1),
@@ -95,6 +97,7 @@ class Item:
     """One value of one sample.
 
     field: the field that it is in. name: its place there; the field's name unless the field holds a list.
+    kind: the content type that takes it; the declared one, or one that is for such values in its fields.
     spared: regions that the policy does not cover, left as they are. given: regions that came with the sample.
     denied: boxes that came with it of what is no face.
     """
@@ -104,6 +107,7 @@ class Item:
     name: str
     key: str
     media: Any
+    kind: str = ""
     states: list[RegionState] = dataclasses.field(default_factory=list)
     spared: list[RegionState] = dataclasses.field(default_factory=list)
     scans: int = 0
@@ -128,7 +132,46 @@ class Item:
         self.fail("error", f"{type(error).__name__} at {place}")
 
     def fresh(self) -> Item:
-        return Item(self.sample, self.field, self.name, self.key, self.media, given=self.given, denied=self.denied)
+        return Item(
+            self.sample,
+            self.field,
+            self.name,
+            self.key,
+            self.media,
+            self.kind,
+            given=self.given,
+            denied=self.denied,
+        )
+
+    def follow(self, content: ContentType[Any]) -> bool:
+        """Gives what is one region that stays one look and one rung; returns whether anybody is spared no more.
+
+        Nobody stays as they are in one place whom the rules change in another.
+        """
+        states, before = [*self.states, *self.spared], len(self.spared)
+        if not states:
+            return False
+        groups: dict[int, list[RegionState]] = {}
+        labels = content.followed(self.media, cat_regions([t.region for t in states], states[0].region.boxes.device))
+        for label, state in zip(labels, states, strict=True):
+            groups.setdefault(label, []).append(state)
+        for group in groups.values():
+            if any(t in self.states for t in group):
+                self._change([t for t in group if t in self.spared])
+                _as_one(group)
+        return len(self.spared) < before
+
+    def _change(self, spared: Sequence[RegionState]) -> None:
+        """Spares some no more."""
+        for state in spared:
+            state.order = len(self.states)
+            self.states.append(state)
+        self.spared = [state for state in self.spared if state not in spared]
+
+    def with_alike(self, chosen: Sequence[RegionState]) -> list[RegionState]:
+        """Some of its regions, and those that look like one of them."""
+        looks = {(t.look, t.tiny) for t in chosen}
+        return [t for t in self.states if t in chosen or (t.look, t.tiny) in looks]
 
     def in_order(self) -> list[RegionState]:
         """As they are laid on: by layer; in one, what covers more, or was pushed further, comes last and wins."""
@@ -151,8 +194,26 @@ class Item:
         left = ("marked_as_no_face",) if any(t.marked for t in self.spared) else ()
         return (*left, "marked_as_no_face_but_changed") if any(t.marked for t in self.states) else left
 
-    def records(self) -> list[RegionRecord]:
-        return [t.record(self.name) for t in self.states] + [t.record(self.name, spared=True) for t in self.spared]
+    def records(self, content: ContentType[Any]) -> list[RegionRecord]:
+        states = [*self.states, *self.spared]
+        if not states:
+            return []
+        regions = cat_regions([t.region for t in states], states[0].region.boxes.device)
+        return [
+            state.record(self.name + within, box, spared=state in self.spared)
+            for state, (within, box) in zip(states, content.places(self.media, regions), strict=True)
+        ]
+
+
+def _as_one(group: Sequence[RegionState]) -> None:
+    """Gives some regions the look of their first, on the rung of those that went furthest; what changes is redone."""
+    look = min(t.order for t in group)
+    for tiny in {t.tiny for t in group}:
+        alike = [t for t in group if t.tiny == tiny]
+        rung = max(t.rung for t in alike)
+        if any((t.look, t.rung) != (look, rung) or t.patch is None for t in alike):
+            for state in alike:
+                state.look, state.rung, state.patch = look, rung, None
 
 
 def rows_of(verdicts: Verdicts, count: int) -> list[Verdict]:
