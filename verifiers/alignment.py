@@ -75,6 +75,5 @@ def _inverse(transform: Tensor) -> Tensor:
 def _grid(back: Tensor, chip_px: int, width: int, height: int) -> Tensor:
     """``(1, chip_px, chip_px, 2)`` places in [-1, 1] of the picture part that each chip pixel's centre comes from."""
     centre = torch.arange(chip_px, device=back.device) + 0.5
-    y, x = torch.meshgrid(centre, centre, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back.T
-    return (places / places.new_tensor([width, height]) * 2 - 1)[None]
+    x, y, shift = (back / back.new_tensor([[width], [height]]) * 2).unbind(dim=1)
+    return (centre[:, None] * x + (centre[:, None, None] * y + (shift - 1)))[None]  # a matrix product is 20x slower

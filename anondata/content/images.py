@@ -229,15 +229,26 @@ def _in_alpha(media: ImageMedia) -> list[Tensor]:
 def _stretched(pixels: Tensor) -> Tensor | None:
     """``(3, H, W)`` uint8 over the full range, or None where the picture has more than a narrow one."""
     unit = 1 if pixels.dtype == torch.uint8 else 255
-    step = max(1, math.isqrt(pixels[0].numel() // SAMPLED_PX))
-    sample = (pixels[:, ::step, ::step].flatten().float() * unit).sort().values
-    low, high = float(sample[len(sample) // 100]), float(sample[-1 - len(sample) // 100])
+    low, high = _most(pixels, unit)
     if high - low >= FLAT_LEVELS:
         return None
     levels = pixels.float() * unit
     if high == low:
         low, high = float(levels.min()), float(levels.max())
     return None if high == low else ((levels - low) * (255 / (high - low))).clamp(0, 255).round().to(torch.uint8)
+
+
+def _most(pixels: Tensor, unit: int) -> tuple[float, float]:
+    """The bounds in 8-bit levels of all but a hundredth at each end, by a sample."""
+    step = max(1, math.isqrt(pixels[0].numel() // SAMPLED_PX))
+    sample = pixels[:, ::step, ::step].flatten()
+    few = len(sample) // 100
+    if unit == 1:  # counting is 30 times as fast as sorting
+        below = sample.bincount(minlength=256).cumsum(dim=0)
+        low, high = torch.searchsorted(below, below.new_tensor([few, len(sample) - 1 - few]), right=True).tolist()
+        return float(low), float(high)
+    levels = (sample.float() * unit).sort().values
+    return float(levels[few]), float(levels[-1 - few])
 
 
 def _in_crops(regions: Regions, rects: Tensor) -> Tensor:

@@ -280,3 +280,17 @@ def test_looks_that_there_are_not_are_refused(looks: object) -> None:
             PolicyError, match="looks must be a list of upright, turned, range, shape, channels, larger"
         ):
             made(looks=looks)  # type: ignore[arg-type]  # parametrized
+
+
+@pytest.mark.parametrize("low", [0, 100, 190])
+@pytest.mark.parametrize("levels", [1, 2, 40, 63, 65])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 90), (300, 400)])
+def test_a_narrow_range_is_the_same_by_counting_bytes_as_by_sorting_floats(
+    low: int, levels: int, shape: tuple[int, int]
+) -> None:
+    picture = torch.randint(low, low + levels, (3, *shape), generator=torch.Generator().manual_seed(levels))
+    picture[:, 0, 0] = 255  # an outlier in a hundred
+    as_bytes, as_floats = picture.to(torch.uint8), picture.float() / 255
+    hidden = [CONTENT.hidden(CONTENT.decode(value, torch.device("cpu"))) for value in (as_bytes, as_floats)]
+    assert len(hidden[0]) == len(hidden[1]) == int(picture.unique().numel() > 1 and levels <= 64)
+    assert all(torch.equal(one, other) for one, other in zip(*hidden, strict=True))
