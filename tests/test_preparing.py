@@ -20,7 +20,10 @@ content:
     detect: [yunet]
     regions:
       face:
-        ladder: [chain: {steps: [style_transfer, noise]}, synthetic_face: {members: 5}, ksame: {k: 2, members: 3}]
+        ladder:
+          - chain: {steps: [style_transfer, noise]}
+          - synthetic_face: {members: 5, people: generated}
+          - ksame: {k: 2, members: 3, people: generated}
         verify: [all_of: {gates: [self_match: {embedder: mobilefacenet-ms1m}, text_unread]}]
 """
 
@@ -66,4 +69,4 @@ def test_an_anonymizer_says_so_before_its_first_sample(bare: Path) -> None:
 
 def test_the_most_people_that_a_technique_draws_from_are_made() -> None:
     assert people_of(from_yaml(MINE)) == 5
-    assert people_of(load_policy("faces")) == 0
+    assert people_of(load_policy("faces")) == people_of(load_policy("faces-synthetic")) == 0

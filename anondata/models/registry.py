@@ -42,7 +42,14 @@ __all__ = [
 OVERRIDE_VARIABLE = "ANONDATA_WEIGHTS"
 
 Loader = Literal[
-    "centerface", "dlib-face-resnet", "onnx", "pedestrian-ssdlite", "mobile-stylegan", "xfeat", "mobilenet-v2"
+    "centerface",
+    "dlib-face-resnet",
+    "onnx",
+    "pedestrian-ssdlite",
+    "mobile-stylegan",
+    "xfeat",
+    "mobilenet-v2",
+    "faces",
 ]
 
 
@@ -80,7 +87,7 @@ class Weights:
         size_bytes: size of the file.
         description: what the network does, in one line.
         loader: how `anondata.models.runtime.load_network` reads the file: into one of our torch modules, or
-            as an ONNX graph with its weights.
+            as an ONNX graph with its weights. ``"faces"`` is no network, but pictures.
     """
 
     name: str
@@ -137,6 +144,16 @@ _REGISTRY = (
         licence=Licence("MIT"),
         size_bytes=229_738,
         description="YuNet face detector with 5 landmarks; small and fast",
+    ),
+    Weights(
+        name="mixed-people",
+        file="mixed_people.safetensors",
+        source=Bundled(),
+        sha256="36da3b5966dcb689fbcb26153f3efc880e774aa89d826f7b2ba4206c82fa535c",
+        licence=Licence("CC-BY-4.0"),
+        size_bytes=1_558_236,
+        description="64 people who are means of four of the Face Research Lab London Set each, neutral and smiling",
+        loader="faces",
     ),
     Weights(
         name="persons-ssdlite",

@@ -174,7 +174,7 @@ def _architecture(weights: Weights) -> _Architecture:
     try:
         return _ARCHITECTURES[weights.loader]
     except KeyError as error:
-        raise WeightsError(f"{weights.name!r} is a part of a generator; see anondata.models.stylegan") from error
+        raise WeightsError(f"{weights.name!r} is no network by itself; see anondata.transforms.face_pool") from error
 
 
 def has_vnni() -> bool:

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 POSE_UNIT = 0.15  # of what turns a head, see Pose.turn: makes one unit of unlikeness between a face and a member
 SMILE_UNIT = 0.5  # of how much a face smiles; the reading of one is off by as much
 Kept = Literal["tilt", "smile", "skin"]
+People = Literal["mixed", "generated"]
+PEOPLE: dict[People, tuple[int, tuple[str, ...]]] = {  # how many at most, and the weights that they come from
+    "mixed": (64, ("mixed-people",)),
+    "generated": (1024, ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")),
+}
 GROUPS: dict[Kept, int] = {"tilt": 12, "smile": 3, "skin": 2}  # how many a result can tell apart
 # Mean colours, luma and two differences, of the two groups of skin that a result tells apart, and the luma between
 # them. The exact mean colour of a face names 54 % of 51 people in another photo (chance is 2); of two groups the best
@@ -125,21 +130,29 @@ class FaceSwap(RegionTransform):
     what is kept differs between them. That bound is in :meth:`leakage`.
 
     Args:
+        members: how many people to choose from: of ``mixed`` 1 to 64, of ``generated`` 1 to 1024.
+        people: ``"mixed"``, means of four consented people each, which come with anondata and may be used by anybody
+            (CC BY 4.0); or ``"generated"`` by MobileStyleGAN, which is believed to allow no commercial use and takes
+            five seconds a person, once. See :mod:`anondata.transforms.face_pool`.
         keep: any of ``"tilt"`` (how the head is tilted, in steps of 30 degrees: 12 groups), ``"smile"`` (which of
             three is nearest) and ``"skin"`` (lighter or darker). Of 51 people all three named 10 % from one release
             (chance is 2). How a head is turned and its exact place are never kept: they name people.
 
     Raises:
-        ValueError: for anything else in ``keep``, or the same twice.
+        ValueError: for other people or more of them, anything else in ``keep``, or the same twice.
     """
 
     crop_px = 256
     redraws = True
     kinds = ("face",)
-    networks = ("mobile-stylegan-mapping", "mobile-stylegan-synthesis")
 
-    def __init__(self, *, keep: Sequence[Kept] = (), **common: Unpack[Common]) -> None:
+    def __init__(self, members: int, people: People, *, keep: Sequence[Kept] = (), **common: Unpack[Common]) -> None:
         super().__init__(**common)
+        if people not in PEOPLE:
+            raise ValueError(f"people must be {' or '.join(PEOPLE)}, got {people!r}")
+        most, self.networks = PEOPLE[people]
+        self.pool_size, self.people = whole("members", members, 1, most), people
+        self.generated_people = members if people == "generated" else 0
         known = get_args(Kept)
         if isinstance(keep, str) or not isinstance(keep, Sequence) or any(one not in known for one in keep):
             raise ValueError(f"keep must be a list of any of {', '.join(known)}, got {keep!r}")
@@ -151,9 +164,11 @@ class FaceSwap(RegionTransform):
     def leakage(self) -> Leakage:
         return Leakage(numbers=0, snr=0.0, groups=prod(GROUPS[one] for one in self.keep))
 
-    @abstractmethod
     def members(self) -> Members:
         """Whom to choose from."""
+        from anondata.transforms.face_pool import mixed_pool, shared_pool
+
+        return members_of((mixed_pool if self.people == "mixed" else shared_pool)(self.pool_size))
 
     @abstractmethod
     def faces(self, order: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
@@ -249,6 +264,13 @@ def each_once(order: Tensor, members: Members) -> Tensor:
     for member in order.tolist():
         seen.setdefault(int(members.people[member]), member)
     return torch.tensor(list(seen.values()))
+
+
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """``value``, or a ``ValueError`` that names the range."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number between {low} and {high}, got {value!r}")
+    return value
 
 
 def _three(crop: Tensor) -> Tensor:

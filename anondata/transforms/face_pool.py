@@ -8,12 +8,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +34,7 @@ from anondata.transforms._faces_blend import face_mask, warp
 from anondata.transforms._smiles import SMILE_SHA256, SMILES, learnt, smiles
 
 PICTURE_PX = 256
+MIXED_NAME, MIXED = "mixed-people", "mixed_people.safetensors"
 MAX_MEMBERS = 1024
 TRUNCATION = 0.7  # of a style towards the mean: 1 gives freaks, 0.5 gives everybody the same face
 MEAN_OF = 4096  # styles
@@ -270,6 +275,33 @@ def template_of(pool: FacePool) -> Tensor:
     turn = similarity(torch.tensor(TEMPLATE) / CHIP_PX, pool.landmarks)
     templates = network("dlib-face-resnet")(warp(pool.pictures.float() / 255, turn, CHIP_PX))
     return templates if isinstance(templates, Tensor) else templates[0]
+
+
+@lru_cache(maxsize=4)
+def mixed_pool(members: int) -> FacePool:
+    """The first ``members`` of 64 people who are mixtures, at once and without a network; they come with anondata.
+
+    Each is the mean of four consented people of one gender, neutral and smiling, bent to the mean of their faces by
+    468 points: see :mod:`anondata.tools.build.mix_people`. Licence: CC BY 4.0, DeBruine and Jones (2017), Face
+    Research Lab London Set, doi 10.6084/m9.figshare.5047666.
+
+    Raises:
+        WeightsError: more people were asked for than there are, or the file is damaged.
+    """
+    pool = read_mixed(locate(MIXED_NAME))
+    if not 1 <= members <= len(pool):
+        raise WeightsError(
+            f"a pool of {members} mixed faces was asked for; expected 1 to {len(pool)}. `pool: generated` has more"
+        )
+    return pool.first(members)
+
+
+def read_mixed(path: Path) -> FacePool:
+    tensors = load_file(path)
+    data, ends = tensors.pop("webp").numpy().tobytes(), tensors.pop("ends").tolist()
+    drawn = [Image.open(BytesIO(data[start:end])).convert("RGBA") for start, end in pairwise(ends)]
+    both = torch.from_numpy(np.stack([np.asarray(one) for one in drawn])).permute(0, 3, 1, 2)
+    return FacePool(pictures=both[:, :3].contiguous(), mattes=both[:, 3:].contiguous(), **tensors)
 
 
 @lru_cache(maxsize=4)

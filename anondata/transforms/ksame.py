@@ -10,10 +10,9 @@ from torch import Tensor
 
 from anondata.crops import Shape
 from anondata.randomness import normal
-from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, each_once, laid, members_of
+from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, People, each_once, laid, members_of, whole
 from anondata.transforms._faces_blend import smooth
 from anondata.transforms.base import Keyed
-from anondata.transforms.synthetic_face import whole
 
 
 class KSame(FaceSwap):
@@ -32,9 +31,9 @@ class KSame(FaceSwap):
 
     Args:
         k: how many are averaged, 2 to 64; each of them once, as they are or mirrored.
-        members: how many generated people the gallery has, 2 to 1024; see :mod:`anondata.transforms.face_pool`.
-        faces: a folder of photos to use in place of generated faces, one person each, of people who consented to be
-            part of averages; None for generated faces.
+        members, people: the gallery, see :class:`anondata.transforms._face_swap.FaceSwap`.
+        faces: a folder of photos to use in its place, one person each, of people who consented to be part of
+            averages.
         choices: out of how many times k the seed draws; 1 gives the classic choice: the same average each time.
         keep: what stays of the original, see :class:`anondata.transforms._face_swap.FaceSwap`; by default nothing.
 
@@ -52,6 +51,7 @@ class KSame(FaceSwap):
         members: int = 64,
         faces: str | None = None,
         choices: int = 4,
+        people: People = "mixed",
         *,
         keep: Sequence[Kept] = (),
         coverage: float = 1.55,
@@ -59,31 +59,28 @@ class KSame(FaceSwap):
         feather: float = 0.15,
         **common: Unpack[Keyed],
     ) -> None:
-        super().__init__(keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
+        super().__init__(members, people, keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
         self.k = whole("k", k, 2, 64)
-        self.pool_size = whole("members", members, 2, 1024)
         if not (faces is None or isinstance(faces, str)):
             raise ValueError(f"faces must be the path of a folder, got {type(faces).__name__}")
         if faces is None and k > members:
             raise ValueError(f"k must be at most members, got {k} of {members}")
         self.folder = faces
-        self.generated_people = self.pool_size if faces is None else 0
+        if faces is not None:
+            self.networks, self.generated_people = (), 0
         self.choices = whole("choices", choices, 1, 1024)
 
     def strength(self) -> dict[str, Any]:
-        return {
-            "k": self.k,
-            "members": self.pool_size,
-            "faces": self.folder,
-            "choices": self.choices,
-            "keep": sorted(self.keep),
-        }
+        own = {"k": self.k, "members": self.pool_size, "faces": self.folder, "choices": self.choices}
+        return own | {"people": self.people, "keep": list(self.keep)}
 
     def members(self) -> Members:
         from anondata.errors import WeightsError
-        from anondata.transforms.face_pool import photographed_pool, shared_pool
+        from anondata.transforms.face_pool import photographed_pool
 
-        pool = shared_pool(self.pool_size) if self.folder is None else photographed_pool(self.folder)
+        if self.folder is None:
+            return super().members()
+        pool = photographed_pool(self.folder)
         if len(pool) < self.k:
             raise WeightsError(f"the folder of faces has {len(pool)} people, expected k = {self.k} or more")
         return members_of(pool)

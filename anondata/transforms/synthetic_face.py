@@ -10,21 +10,21 @@ from torch import Tensor
 
 from anondata.crops import Shape
 from anondata.randomness import normal
-from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, each_once, laid, members_of
+from anondata.transforms._face_swap import FaceSwap, Kept, Look, Members, People, each_once, laid, whole
 from anondata.transforms.base import Keyed
 
 
 class SyntheticFace(FaceSwap):
-    """Replaces a face by a generated one that belongs to nobody.
+    """Replaces a face by another one that belongs to nobody.
 
-    The region's seed chooses out of a pool of people made by MobileStyleGAN, and how much they smile. The new head is
+    The region's seed chooses out of a pool of people who do not exist, and how much they smile. The new head is
     upright and looks ahead, whatever the original does. Of the original's face nothing remains unless ``keep`` names
     it. So the same sample, region and run key give the same face; another key gives another. One seed gives one
     person, so that somebody can keep a new face (see ``pseudonyms`` in :class:`anondata.policy.RegionPolicy`), but
     where smiles are kept and ``choices`` is less than all members: then the smile decides, too. Two seeds give the
     same person in 1 of ``members``: of ten people two of 64 are alike in half of all runs.
 
-    What a member has, the result has: glasses, a beard, an age. A generated face can look like a real one by chance:
+    What a member has, the result has: glasses, a beard, an age. Such a face can look like a real one by chance:
     results must pass the gates like any other. With ``keep: [smile]`` a probe for smiles, trained on 51 people, is
     right about 90 % of the originals and 66 % of the results. Part of what is lost is lost in reading a single photo,
     see :class:`anondata.transforms._smiles.SmileReader`.
@@ -34,15 +34,14 @@ class SyntheticFace(FaceSwap):
     of their own. Faces wider than 200 px come out softer than their surroundings.
 
     Args:
-        members: how many people the pool has, 1 to 1024, each with three smiles; see
-            :func:`anondata.transforms.face_pool.generated_pool`.
+        members, people: whom the seed chooses from, see :class:`anondata.transforms._face_swap.FaceSwap`.
         choices: among how many of the people who look ahead most the seed chooses.
         keep: what stays of the original, see :class:`anondata.transforms._face_swap.FaceSwap`; by default nothing.
 
     Raises:
-        WeightsError: at first use, where the generator's weights or the pool cannot be had.
+        WeightsError: at first use, where the people cannot be had.
 
-    Source: Perez, Gangnet, Blake (2003) for the blending; Belousov (2021), arXiv:2104.04767, for the generator.
+    Source: Belousov (2021), arXiv:2104.04767, for generated people; DeBruine and Jones (2017) for mixed ones.
     """
 
     name = "synthetic_face"
@@ -51,6 +50,7 @@ class SyntheticFace(FaceSwap):
         self,
         members: int = 64,
         choices: int = 64,
+        people: People = "mixed",
         *,
         keep: Sequence[Kept] = (),
         coverage: float = 1.55,
@@ -58,18 +58,12 @@ class SyntheticFace(FaceSwap):
         feather: float = 0.15,
         **common: Unpack[Keyed],
     ) -> None:
-        super().__init__(keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
-        self.pool_size = self.generated_people = whole("members", members, 1, 1024)
+        super().__init__(members, people, keep=keep, coverage=coverage, shape=shape, feather=feather, **common)
         self.choices = whole("choices", choices, 1, 1024)
         self.pseudonymous = "smile" not in self.keep or self.choices >= self.pool_size
 
     def strength(self) -> dict[str, Any]:
-        return {"members": self.pool_size, "choices": self.choices, "keep": list(self.keep)}
-
-    def members(self) -> Members:
-        from anondata.transforms.face_pool import shared_pool
-
-        return members_of(shared_pool(self.pool_size))
+        return {"members": self.pool_size, "choices": self.choices, "people": self.people, "keep": list(self.keep)}
 
     def faces(self, order: Tensor, look: Look, seeds: Sequence[int]) -> Tensor:
         members = self.members()
@@ -84,10 +78,3 @@ class SyntheticFace(FaceSwap):
         likely = each_once(order, members)[: self.choices]
         liking = normal([seed], (int(members.people.max()) + 1,))[0]
         return likely[liking[members.people[likely]].argmax()]
-
-
-def whole(name: str, value: int, low: int, high: int) -> int:
-    """``value``, or a ``ValueError`` that names the range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number between {low} and {high}, got {value!r}")
-    return value

@@ -62,7 +62,7 @@ def override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_an_entry_says_what_a_user_must_know(item: Weights) -> None:
     assert entry(item.name) == item
     assert item.description
-    assert item.licence.spdx in {"MIT", "CC0-1.0", "Apache-2.0", "BSD-3-Clause"}
+    assert item.licence.spdx in {"MIT", "CC0-1.0", "CC-BY-4.0", "Apache-2.0", "BSD-3-Clause"}
     assert len(bytes.fromhex(item.sha256)) == 32
 
 

@@ -123,10 +123,10 @@ def test_an_onnx_file_has_no_module() -> None:
         load_module("yunet")
 
 
-@pytest.mark.parametrize("name", ["mobile-stylegan-mapping", "mobile-stylegan-synthesis"])
+@pytest.mark.parametrize("name", ["mobile-stylegan-mapping", "mobile-stylegan-synthesis", "mixed-people"])
 @pytest.mark.parametrize("load", [load_network, load_module])
-def test_a_part_of_a_generator_is_no_network(load, name):
-    with pytest.raises(WeightsError, match="is a part of a generator"):
+def test_what_is_a_part_of_a_generator_or_made_of_pictures_is_no_network(load, name):
+    with pytest.raises(WeightsError, match="is no network by itself"):
         load(name)
 
 

@@ -228,7 +228,7 @@ def test_everybody_can_be_chosen_with_every_smile(shown: float, make: Any, portr
     look = look_of(resize(crops, 256, 256), landmarks.double(), [5], extent=technique.extent, keep=["smile"])
     members = technique.members()
     likely = unlikeness(look.pose, torch.tensor([shown]).double(), members)[0].isfinite()
-    assert set(members.smiles[likely].tolist()) == {shown}
+    assert set(members.smiles[likely].tolist()) == {1.5 if shown > 0 else -0.75}  # at rest is shut
     assert int(likely.sum()) == 2 * 4  # each of four people, and their mirror images
 
 
@@ -260,7 +260,9 @@ def test_ksame_averages_consented_photos(make: Any, tmp_path: Path, photo: Calla
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("synthetic_face", {"members": 0}, "members must be a whole number between 1 and 1024, got 0"),
+        ("synthetic_face", {"members": 0}, "members must be a whole number between 1 and 64, got 0"),
+        ("ksame", {"members": 65}, "members must be a whole number between 1 and 64, got 65"),
+        ("ksame", {"people": "mine"}, "people must be mixed or generated, got 'mine'"),
         ("synthetic_face", {"choices": 2.0}, "choices must be a whole number between 1 and 1024, got 2.0"),
         ("synthetic_face", {"keep": "smile"}, "keep must be a list of any of tilt, smile, skin, got 'smile'"),
         ("ksame", {"keep": ["pose"]}, "keep must be a list of any of tilt, smile, skin, got \\['pose'\\]"),
