@@ -17,7 +17,7 @@ def test_mixed_people_are_64_each_neutral_and_smiling_and_whole() -> None:
     pool = mixed_pool(64)
     assert len(pool) == 64
     assert pool.people.tolist() == [person for person in range(64) for _ in range(2)]
-    assert pool.smiles.tolist() == [-0.75, 1.5] * 64
+    assert pool.smiles.tolist() == [-1.5, 0.0] * 64
     assert pool.pictures.shape == (128, 3, 256, 256)
     found = CenterFaceDetector(threshold=0.5).detect(list(pool.pictures))
     assert found.image.tolist() == list(range(128))
