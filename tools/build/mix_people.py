@@ -7,7 +7,7 @@ These are what :func:`anondata.transforms.face_pool.mixed_pool` gives.
     python -m anondata.tools.build.mix_people sheet OUT            people.png, to look at
 
 PHOTOS is the Face Research Lab London Set as an imagefolder: neutral and smiling photos before a plain ground, with
-``metadata.csv``. Of its 51 people 24 have a part in it, 12 women and 12 men; benchmarks report on the other 27, too.
+``metadata.csv``. Of its 51 people 24 have a part in it, 12 women and 12 men.
 Each new person is the mean of four of one gender, once neutral and once smiling: the four photos are bent to the mean
 of their 468 points of the face mesh by a thin plate, then each pixel is the mean of those that show a person there
 (as in k-Same-M, Gross et al. 2006, with k = 4 and a denser mesh). Hair stays where most of the four have it.
