@@ -286,7 +286,7 @@ def mixed_pool(members: int) -> FacePool:
 
     Each is the mean of four consented people of one gender, neutral and smiling, bent to the mean of their faces by
     468 points: see :mod:`anondata.tools.build.mix_people`. Networks see that: a mixture is nearer to one of its four
-    (a distance of 0.52 by dlib's, the median) than people are to each other (0.63), and two mixtures are alike (0.39).
+    (by dlib's at a distance of 0.52, the median) than people are to each other (0.63), and mixtures are alike (0.39).
     Take ``generated`` people where networks must tell all of them apart.
 
     Licence: CC BY 4.0, DeBruine and Jones (2017), Face Research Lab London Set, doi 10.6084/m9.figshare.5047666.
