@@ -294,3 +294,11 @@ def test_a_narrow_range_is_the_same_by_counting_bytes_as_by_sorting_floats(
     hidden = [CONTENT.hidden(CONTENT.decode(value, torch.device("cpu"))) for value in (as_bytes, as_floats)]
     assert len(hidden[0]) == len(hidden[1]) == int(picture.unique().numel() > 1 and levels <= 64)
     assert all(torch.equal(one, other) for one, other in zip(*hidden, strict=True))
+
+
+@pytest.mark.parametrize(("high", "wide", "sigma"), [(128, 512, 90), (512, 128, 110), (512, 171, 110)])
+def test_a_noisy_face_that_was_squeezed_is_found(astronaut: Tensor, high: int, wide: int, sigma: int) -> None:
+    squeezed = resize(astronaut[None], high, wide)[0].float()
+    strewn = squeezed + sigma * torch.randn(squeezed.shape, generator=torch.Generator().manual_seed(0))
+    face = torch.tensor([[180.0, 70, 265, 185]]) * torch.tensor([wide, high, wide, high]) / 512
+    assert float(box_iou(found_in(strewn.clamp(0, 255).to(torch.uint8)).boxes, face).amax()) > 0.6
