@@ -284,7 +284,7 @@ class ContentPolicy(_Data):
 
 
 AttackerName = Literal[
-    "naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "averaging", "context", "composite"
+    "naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "averaging", "context", "place", "composite"
 ]
 
 
@@ -301,7 +301,7 @@ class AuditPolicy(_Data):
     attackers: list[AttackerName] = Field(default=["composite"], min_length=1)
 
 
-NOT_BOUND = frozenset({"context"})  # it looks at what is not covered, which no stronger technique changes
+NOT_BOUND = frozenset({"context", "place"})  # they look at what no technique changes
 
 
 def audit_allows(above_chance: float, attackers: Sequence[str], attack: Mapping[str, Any]) -> bool:

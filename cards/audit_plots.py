@@ -273,6 +273,7 @@ def _a(one: Json) -> str:
         "trained": "a trained attacker",
         "averaging": f"an attacker who averages {one['releases']} releases",
         "context": "an attacker who looks around the cover",
+        "place": "an attacker who knows where covers lie",
         "composite": "the best of all attackers",
     }
     who = special.get(_who(one), f"a {WORDS[_who(one)]}")

@@ -224,6 +224,7 @@ def attack(attacker: str, percent: float, low: float, *, gallery: str = "origina
         (attack("parrot", 9.0, 5.1), False),
         (attack("averaging", 80.0, 70.0), False),
         (attack("context", 90.0, 80.0), True),  # no technique changes what it looks at
+        (attack("place", 90.0, 80.0), True),
         (attack("naive", 9.0, 3.0, gallery="enrolled"), False),
         (attack("parrot", float("nan"), 1.0), False),
         (attack("parrot", 9.0, float("nan")), False),

@@ -47,7 +47,17 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "attackers",
     multiple=True,
     type=click.Choice(
-        ["naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "averaging", "context", "composite"]
+        [
+            "naive",
+            "parrot",
+            "smoothing-parrot",
+            "matched-filter",
+            "trained",
+            "averaging",
+            "context",
+            "place",
+            "composite",
+        ]
     ),
     help="Only this one; may be given several times.  [default: all]",
 )

@@ -25,7 +25,7 @@ from anondata.verifiers.audit import Audit
 from anondata.verifiers.audit.attacks import CONTROL, NETWORK_ATTACKERS, FaceTable, attack, attack_measured
 
 KNOWING = (("composite", 1), ("matched-filter", 1), ("trained", 1), *(("averaging", n) for n in (2, 5, 10, 50)),
-           ("context", 1))  # fmt: skip
+           ("context", 1), ("place", 1))  # fmt: skip
 LONG = "a-network-of-somebody-with-a-rather-long-name"
 
 

@@ -13,7 +13,15 @@ import torch
 from anondata.regions import USUAL_LANDMARKS, Regions
 from anondata.transforms import Fill, GaussianBlur, Pixelate, SyntheticFace
 from anondata.verifiers.audit import crops, learning
-from anondata.verifiers.audit.attackers import Averaging, Context, MatchedFilter, OfOnePerson, Trained, attackers_of
+from anondata.verifiers.audit.attackers import (
+    Averaging,
+    Context,
+    MatchedFilter,
+    OfOnePerson,
+    Place,
+    Trained,
+    attackers_of,
+)
 from anondata.verifiers.audit.attacks import FaceTable
 from anondata.verifiers.audit.composite import attack_knowing
 from anondata.verifiers.audit.crops import REACH, SIDE_PX, cells, crops_of, face_area, side_of
@@ -97,6 +105,22 @@ def test_photos_of_one_person_average_noise_away_too() -> None:
     evidence = evidence_of(lambda random, crop: weak(random, crop, contrast=0.15), photos=8, people=16)
     assert rank1(evidence, OfOnePerson()) >= rank1(evidence, MatchedFilter()) + 0.1
     assert list(OfOnePerson().ways(evidence_of(grey))) == []  # two photos each: nothing to average
+
+
+def test_place_knows_who_has_their_own_place_and_no_more() -> None:
+    random = np.random.default_rng(3)
+    own = random.normal(size=(PEOPLE, 4)).repeat(2, axis=0)
+    near, anywhere = own + 0.02 * random.normal(size=own.shape), random.normal(size=own.shape)
+    evidence = evidence_of(grey)
+    assert rank1(replace(evidence, places=near), Place()) >= 0.9
+    assert rank1(replace(evidence, places=anywhere), Place()) <= 0.15
+    assert list(Place().ways(evidence)) == []  # not known
+    assert list(Place().ways(replace(evidence, places=np.ones_like(own)))) == []  # all alike: it tells nothing
+    attacks = {
+        a.attacker: a for a in attack_knowing(replace(evidence, places=near), {"place", "composite"}, fars=[0.1])
+    }
+    assert attacks["place"].rank1.value >= 0.9
+    assert attacks["composite"].rank1.value <= 0.15  # it is not of what is covered
 
 
 def test_context_sees_what_is_around_and_nobody_else_does() -> None:

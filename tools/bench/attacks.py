@@ -255,7 +255,7 @@ def main() -> None:
                 flush=True,
             )
             save("attacks", {"generated_people_per_set": PEOPLE, "rows": rows, "around": around, "boxes": boxes})
-    columns = ("naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "composite", "context")
+    columns = ("naive", "parrot", "smoothing-parrot", "matched-filter", "trained", "composite", "context", "place")
     table = [[r["people"], r["name"], *(cell(r, c) for c in columns), cell(r, "averaging", _most(r))] for r in rows]
     show("named at rank 1, % with 95 % intervals", ["people", "rung", *columns, "averaging, most releases"], table)
 

@@ -133,6 +133,22 @@ class Context:
                 yield Way(f"{count} x {count} cells around", whitened(after, before, evidence))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Sees no pixel: only how large each cover is, of which outline and where it lies in the photo."""
+
+    name: str = "place"
+    counts: bool = False
+
+    def ways(self, evidence: Evidence) -> Iterator[Way]:
+        if not evidence.table.labelled or evidence.places is None:
+            return
+        spread = evidence.places.std(axis=0)
+        told = (evidence.places / np.maximum(spread, 1e-6))[:, spread > 1e-6]
+        if told.shape[1]:
+            yield Way("height, outline and place of the cover", whitened(told, told, evidence))
+
+
 # --- ways --------------------------------------------------------------------------------------------------------
 
 
@@ -266,4 +282,4 @@ def attackers_of(evidence: Evidence | None) -> list[Attacker]:
     """Every attacker but the composite one, as far as there is something to attack."""
     found: list[Attacker] = [*(NetworkAttacker(name) for name in NETWORK_ATTACKERS), MatchedFilter(), Trained()]
     several = evidence.releases if evidence else ()
-    return [*found, *(Averaging(n) for n in several), OfOnePerson(), Context()]
+    return [*found, *(Averaging(n) for n in several), OfOnePerson(), Context(), Place()]

@@ -39,10 +39,10 @@ SIDES: Mapping[str, tuple[str, str]] = {  # attacker -> views of probes and of t
     CONTROL: (CLEAR, CLEAR),
 }
 NETWORK_ATTACKERS = tuple(name for name in SIDES if name != CONTROL)
-COMPOSITE, CONTEXT = "composite", "context"
-ATTACKERS = (*NETWORK_ATTACKERS, "matched-filter", "trained", "averaging", CONTEXT, COMPOSITE)
-APART = frozenset({"averaging", CONTEXT})  # not of one release, or not of what is covered
-NEED_IDENTITIES = frozenset({"parrot", "smoothing-parrot", "averaging", CONTEXT})
+COMPOSITE, CONTEXT, PLACE = "composite", "context", "place"
+ATTACKERS = (*NETWORK_ATTACKERS, "matched-filter", "trained", "averaging", CONTEXT, PLACE, COMPOSITE)
+APART = frozenset({"averaging", CONTEXT, PLACE})  # not of one release, or not of what is covered
+NEED_IDENTITIES = frozenset({"parrot", "smoothing-parrot", "averaging", CONTEXT, PLACE})
 
 GATE_FAR = 0.01  # of the threshold that the default policies' gate holds results against
 BINS = 60

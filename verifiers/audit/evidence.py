@@ -41,7 +41,8 @@ class Evidence:
     table: the faces and their templates. before, after: crops of originals and results, by alignment.
     technique: what the tool did, where that is known; it was then run again with other keys: ``singles (F, K, 3, S,
     S)`` uint8, and ``means`` of 2, 5, … runs ``(F, 3, S, S)``, by their number. All crops are in [0, 1] but the
-    singles.
+    singles. places: ``(F, 4)`` height, width by height, and x and y of the middle of what covers hide, all but the
+    second in sides of the photo.
     """
 
     table: FaceTable
@@ -50,6 +51,7 @@ class Evidence:
     technique: RegionTransform | None = None
     singles: Floats | None = field(default=None, repr=False)
     means: Mapping[int, Floats] = field(default_factory=dict, repr=False)
+    places: Floats | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.table.owners)

@@ -64,6 +64,7 @@ class SeenFace:
     views: by name, a part of the picture and the one region in it. found_by: detectors that see it in the original;
     ``marked`` where somebody did. detected_after: still found. unchanged: the tool left it as it was.
     before, after: crops for attackers without a network, by alignment; runs: of the technique, where it is known.
+    place: see :class:`anondata.verifiers.audit.evidence.Evidence`.
     """
 
     identity: str
@@ -75,6 +76,7 @@ class SeenFace:
     before: Mapping[Alignment, Tensor] = field(default_factory=dict)
     after: Mapping[Alignment, Tensor] = field(default_factory=dict)
     runs: Reruns | None = None
+    place: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,9 @@ class Eyes:
         seen = []
         for i, face in enumerate(faces):
             views = _views(before, after, face, scale)
-            one = SeenFace(*people[i], views, finders[i], bool(detected[i]), bool(same[i]))
+            one = SeenFace(
+                *people[i], views, finders[i], bool(detected[i]), bool(same[i]), place=_place(face, before)
+            )
             seen.append(self._closer(one) if people[i][0] in wanted else one)
         left = int(same[len(faces) :].sum())
         return SeenPair("" if seen else "no_face", tuple(seen), unlike, left)
@@ -169,6 +173,13 @@ def _marked(faces: Sequence[Face], device: torch.device) -> Regions:
     points = torch.tensor([face.landmarks or none for face in faces], dtype=torch.float32).reshape(-1, 5, 2)
     image = torch.zeros(len(faces), dtype=torch.int64)
     return Regions(image, boxes, points, torch.ones(len(faces)), ("face",) * len(faces)).to(device)
+
+
+def _place(face: Regions, picture: Tensor) -> tuple[float, ...]:
+    """Height, width by height, and the middle of what a cover of a face hides, in sides of its photo."""
+    high, wide = picture.shape[1:]
+    [(x0, y0, x1, y1)] = face.outlined().boxes.tolist()
+    return (y1 - y0) / high, (x1 - x0) / max(y1 - y0, 1e-6), (x0 + x1) / 2 / wide, (y0 + y1) / 2 / high
 
 
 def _overlaps(regions: Regions, others: Regions) -> Tensor:

@@ -70,12 +70,14 @@ class Closer:
     after: dict[Alignment, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     runs: list[Reruns] = field(default_factory=list)
     templates: dict[tuple[str, str], list[Floats]] = field(default_factory=lambda: defaultdict(list))
+    places: list[tuple[float, ...]] = field(default_factory=list)
 
     def add(self, start: int, faces: Sequence[SeenFace], networks: Sequence[Embedder]) -> None:
         """Keeps what there is of a batch of faces, the first of which has the number ``start``."""
         chosen = [(start + i, face) for i, face in enumerate(faces) if face.before]
         for row, face in chosen:
             self.rows.append(row)
+            self.places.append(face.place)
             for alignment in ALIGNMENTS:
                 self.before[alignment].append(face.before[alignment])
                 self.after[alignment].append(face.after[alignment])
@@ -107,6 +109,7 @@ class Closer:
             technique if self.runs else None,
             np.stack([self.runs[i].singles.numpy() for i in kept]) if self.runs else None,
             {n: stacked([one[n] for one in means], 1.0) for n in means[0]} if means else {},
+            np.array([self.places[i] for i in kept], dtype=np.float64),
         )
 
 

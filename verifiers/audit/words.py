@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from anondata.verifiers.audit.attacks import COMPOSITE, CONTEXT, Attack
+from anondata.verifiers.audit.attacks import COMPOSITE, CONTEXT, PLACE, Attack
 from anondata.verifiers.audit.evidence import MIN_PEOPLE
 from anondata.verifiers.audit.groups import MIN_PEOPLE as FEW_PEOPLE
 from anondata.verifiers.audit.metrics import Share
@@ -18,6 +18,7 @@ WHO = {
     "trained": "a trained attacker",
     "averaging": "an averaging attacker",
     "context": "an attacker who looks around the cover",
+    "place": "an attacker who knows where covers lie",
     "composite": "the best of all attackers",
 }
 POOR_CONTROL = 0.5  # of the people named in untouched originals: below it, an audit of these photos shows little
@@ -110,4 +111,10 @@ def _of_knowing(attacks: Sequence[Attack], technique: str, faces: int) -> Iterat
         yield (
             f"what lies around the covers names {percent(around.rank1)} by itself, chance "
             f"{chance(around.chance[0])}: no technique that covers only faces changes that"
+        )
+    where = by.get(PLACE)
+    if where is not None and where.rank1.low > where.chance[0]:
+        yield (
+            f"where covers lie and how large they are names {percent(where.rank1)} by itself, chance "
+            f"{chance(where.chance[0])}: crop and align photos otherwise before they are anonymized"
         )
