@@ -22,7 +22,10 @@ from anondata.errors import AnondataError, PolicyError
 Role = Literal["content", "cover", "detector", "pseudonyms", "technique", "verifier"]
 
 TABLES: Mapping[Role, Mapping[str, str]] = {
-    "content": {"image": "anondata.content.images:ImageContent"},
+    "content": {
+        "frames": "anondata.content.frames:FramesContent",
+        "image": "anondata.content.images:ImageContent",
+    },
     "cover": {
         "everyone": "anondata.engine.rules:Everyone",
         "everyone_except": "anondata.verifiers.gates.cover:EveryoneExcept",

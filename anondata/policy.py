@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -219,6 +220,8 @@ class ContentPolicy(_Data):
         scan: a second look, at the output.
         encode: how pictures are written.
         decode: which pictures are read.
+        like: another content type of the policy, whose ``detect``, ``regions``, ``scan``, ``encode``, ``decode`` and
+            ``given`` hold here, too.
         given: what the categories (names or numbers) of boxes that come with samples mean: a kind of ``regions``;
             ``ignore``; or ``not_a_face``, which leaves a detected face just there as it is, unless a gallery of the
             policy may know it. A category that is not named here must be a kind itself, or its sample is withheld.
@@ -230,6 +233,13 @@ class ContentPolicy(_Data):
     encode: EncodePolicy = EncodePolicy()
     decode: DecodePolicy = DecodePolicy()
     given: dict[str, str] = {}
+    like: str = ""
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = write(self)
+        left_out = _SHARED if self.like else ("like",)
+        return {name: value for name, value in told.items() if name not in left_out}
 
     @field_validator("given", mode="before")
     @classmethod
@@ -281,6 +291,21 @@ class ContentPolicy(_Data):
                 known = ", ".join(map(repr, [*self.regions, *sorted(words)]))
                 raise ValueError(f"given: a category means {kind!r}; expected exactly one of {known}")
         return self
+
+
+_SHARED = tuple(name for name in ContentPolicy.model_fields if name != "like")
+
+
+def _like(part: Any, name: str, parts: Mapping[Any, Any]) -> Any:
+    """A part of a policy with what it takes from another one."""
+    if not isinstance(part, Mapping) or "like" not in part:
+        return part
+    other = parts.get(part["like"]) if part["like"] != name else None
+    if not isinstance(other, Mapping | ContentPolicy) or dict(other).get("like"):
+        raise PolicyError(f"{name}: like: names no content type of this policy that has rules of its own")
+    if own := [key for key in _SHARED if key in part]:
+        raise PolicyError(f"{name}: with like: {part['like']}, {own[0]!r} is as there; leave it out, or like:")
+    return {**{key: value for key, value in dict(other).items() if key in _SHARED}, **part}
 
 
 AttackerName = Literal[
@@ -348,7 +373,7 @@ class Policy(_Data):
                     f"content type {name!r}: its rules are not derived from anondata.policy.ContentPolicy"
                 )
             kept: Any = dict.__class_getitem__((str, rules))  # by name, so that errors tell where
-            out |= TypeAdapter(kept).validate_python({str(name): part})
+            out |= TypeAdapter(kept).validate_python({str(name): _like(part, str(name), data)})
         return out
 
     @property

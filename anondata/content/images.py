@@ -99,9 +99,9 @@ class ImageContent(Content[ImageMedia]):
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):
             picture = codec.decode(bytes(value), max_pixels=self.max_pixels)
-            return _from_picture(codec.in_format(picture, self.written), "bytes", device)
+            return from_picture(codec.in_format(picture, self.written), "bytes", device)
         if isinstance(value, Image.Image):
-            return _from_picture(codec.from_pil(value, max_pixels=self.max_pixels), "pil", device)
+            return from_picture(codec.from_pil(value, max_pixels=self.max_pixels), "pil", device)
         if isinstance(value, np.ndarray):
             return _from_array(value, device)
         if isinstance(value, Tensor):
@@ -156,10 +156,7 @@ class ImageContent(Content[ImageMedia]):
             ]
         if not len(regions):
             return []
-        frames = torch.tensor([media[image].pixels.shape[-2:] for image in regions.image.tolist()])
-        if technique is not self.mask:  # which is in no result; the outline of a cover could be measured there
-            regions = regions.outlined()
-        rects = outer_rects(regions.boxes, technique.extent, frames)
+        regions, rects, frames = _rects(media, regions, technique, exact=self.mask)
         order, crops = [], []
         for image in sorted(set(regions.image.tolist())):
             rows = (regions.image == image).nonzero().flatten()
@@ -202,9 +199,9 @@ class ImageContent(Content[ImageMedia]):
             picture = replace(form.picture, pixels=pixels, alpha=alpha)
             if form.kind == "pil":
                 image = codec.to_pil(picture)
-                return image, _from_picture(codec.from_pil(image, max_pixels=self.max_pixels), "pil", device)
+                return image, from_picture(codec.from_pil(image, max_pixels=self.max_pixels), "pil", device)
             data = codec.encode(picture, quality=self.quality)
-            return data, _from_picture(codec.decode(data, max_pixels=self.max_pixels), "bytes", device)
+            return data, from_picture(codec.decode(data, max_pixels=self.max_pixels), "bytes", device)
         value = _to_value(media)
         again = _from_array(value, device) if form.kind == "array" else _from_tensor(value, device)
         return value, again
@@ -217,6 +214,35 @@ class ImageContent(Content[ImageMedia]):
             else:
                 unmark(mask, list(patch.rect), patch.weight)
         return torch.tensor([_share(mask, box) for box in regions.boxes.tolist()], device=regions.boxes.device)
+
+
+def laid(
+    media: Sequence[ImageMedia],
+    regions: Regions,
+    technique: RegionTransform,
+    crops: Sequence[Tensor],
+    *,
+    exact: RegionTransform = MASK,
+) -> list[Patch]:
+    """Patches of crops that were changed already, each of another region. exact: see :func:`_rects`."""
+    if not len(regions):
+        return []
+    regions, rects, _ = _rects(media, regions, technique, exact=exact)
+    places = zip(crops, regions.boxes.tolist(), rects.tolist(), strict=True)
+    return [_patch(crop, box, rect, technique) for crop, box, rect in places]
+
+
+def _rects(
+    media: Sequence[ImageMedia], regions: Regions, technique: RegionTransform, *, exact: RegionTransform
+) -> tuple[Regions, Tensor, Tensor]:
+    """Regions as they are covered, where their crops are cut, and the sizes of the pictures that each is in.
+
+    exact: the technique that is in no result, whose outline need not hide that of a face.
+    """
+    frames = torch.tensor([media[image].pixels.shape[-2:] for image in regions.image.tolist()])
+    if technique is not exact:  # the outline of a cover could be measured
+        regions = regions.outlined()
+    return regions, outer_rects(regions.boxes, technique.extent, frames), frames
 
 
 def _in_alpha(media: ImageMedia) -> list[Tensor]:
@@ -278,7 +304,8 @@ def _share(mask: Tensor, box: list[float]) -> float:
     return float(mask[y0:y1, x0:x1].float().mean())
 
 
-def _from_picture(picture: Picture, kind: str, device: torch.device) -> ImageMedia:
+def from_picture(picture: Picture, kind: str, device: torch.device | str = "cpu") -> ImageMedia:
+    """A decoded picture as media. kind: of the value that it came in, ``"bytes"`` or ``"pil"``."""
     form = _Form(kind, picture=picture, notes=picture.notes)
     alpha = None if picture.alpha is None else picture.alpha.to(device)
     return ImageMedia(picture.pixels.to(device), alpha, form)

@@ -38,7 +38,7 @@ from anondata.engine.detection import (
 from anondata.engine.identities import name_people, spared_by_cover, spared_by_word
 from anondata.engine.inputs import decoded
 from anondata.engine.rules import ContentRules, Everyone
-from anondata.engine.state import Item, RegionState
+from anondata.engine.state import HELD, Item, RegionState
 from anondata.engine.verification import embed, judge
 from anondata.errors import FieldTypeError, GalleryError, MissingExtraError, PolicyError, WeightsError, WithheldError
 from anondata.randomness import RunKey
@@ -190,10 +190,12 @@ class Engine:
         """
         more = {item for item in items if item.follow(rules.content)}
         for item in items:
-            known = cat_regions([t.region for t in item.states], self.device)
-            lost = rules.content.held(item.media, known) if len(known) else known
+            seen = cat_regions([t.region for t in item.states if not t.held], self.device)
+            lost = rules.content.held(item.media, seen) if len(seen) else seen
+            for state in item.states if len(lost) else ():
+                lost = lost.select(elsewhere(lost, state.region, iou=SAME_IOU))
             if len(lost):
-                more |= self._add(rules, [item], lost.renumbered(0), "held", spare=False)
+                more |= self._add(rules, [item], lost.renumbered(0), HELD, spare=False)
                 item.follow(rules.content)
         return more
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -133,7 +133,14 @@ def rules_of(policy: Policy, galleries: Mapping[str, Any] | None = None) -> dict
         GalleryError: a gallery that does not fit its component.
     """
     check_galleries(policy, galleries or {})
-    return {name: _content_rules(name, part, galleries or {}) for name, part in policy.content.items()}
+    own = {n: _content_rules(n, part, galleries or {}) for n, part in policy.content.items() if not part.like}
+    return {n: own.get(n) or replace(own[p.like], content=_made(n, p)) for n, p in policy.content.items()}
+
+
+def _made(name: str, policy: ContentPolicy) -> ContentType[Any]:
+    with allowed_before():
+        content: ContentType[Any] = content_type(name).made(policy)
+    return content
 
 
 def check_galleries(policy: Policy, galleries: Iterable[str]) -> None:
@@ -163,9 +170,7 @@ def _bound(component: Any, galleries: Mapping[str, Any]) -> Any:
 
 
 def _content_rules(name: str, policy: ContentPolicy, galleries: Mapping[str, Any]) -> ContentRules:
-    scan = policy.scan
-    with allowed_before():
-        content: ContentType[Any] = content_type(name).made(policy)
+    scan, content = policy.scan, _made(name, policy)
     return ContentRules(
         content=content,
         detectors=tuple(step.make() for step in policy.detect),

@@ -17,6 +17,9 @@ from anondata.records import RegionRecord, Verdict
 from anondata.regions import Box, Regions, cat_regions, empty_regions
 from anondata.transforms.base import RegionTransform, describe
 
+HELD = "held"
+"""How a region was found that no detector saw, where it must be by what was seen before and after."""
+
 log = logging.getLogger("anondata")
 
 
@@ -39,6 +42,10 @@ class RegionState:
     @property
     def size_px(self) -> float:
         return float(self.region.sizes.prod().sqrt())
+
+    @property
+    def held(self) -> bool:
+        return self.found_by == HELD
 
     @property
     def tiny(self) -> bool:
@@ -169,8 +176,8 @@ class Item:
         self.spared = [state for state in self.spared if state not in spared]
 
     def with_alike(self, chosen: Sequence[RegionState]) -> list[RegionState]:
-        """Some of its regions, and those that look like one of them."""
-        looks = {(t.look, t.tiny) for t in chosen}
+        """Some of its regions, and those that look like one of them. What is held changes nobody else."""
+        looks = {(t.look, t.tiny) for t in chosen if not t.held}
         return [t for t in self.states if t in chosen or (t.look, t.tiny) in looks]
 
     def in_order(self) -> list[RegionState]:
@@ -206,14 +213,17 @@ class Item:
 
 
 def _as_one(group: Sequence[RegionState]) -> None:
-    """Gives some regions the look of their first, on the rung of those that went furthest; what changes is redone."""
+    """Gives some regions the look of their first, on the rung of those that went furthest; what changes is redone.
+
+    Where nobody is seen, what is held may be on a higher rung than the others.
+    """
     look = min(t.order for t in group)
     for tiny in {t.tiny for t in group}:
         alike = [t for t in group if t.tiny == tiny]
-        rung = max(t.rung for t in alike)
-        if any((t.look, t.rung) != (look, rung) or t.patch is None for t in alike):
+        least = max((t.rung for t in alike if not t.held), default=0)
+        if any(t.look != look or t.patch is None or t.rung < least for t in alike):
             for state in alike:
-                state.look, state.rung, state.patch = look, rung, None
+                state.look, state.rung, state.patch = look, max(state.rung, least), None
 
 
 def rows_of(verdicts: Verdicts, count: int) -> list[Verdict]:
