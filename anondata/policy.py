@@ -377,6 +377,11 @@ class Policy(_Data):
         return out
 
     @property
+    def own(self) -> dict[str, ContentPolicy]:
+        """The content types that have rules of their own; the others are like one of them."""
+        return {name: part for name, part in self.content.items() if not part.like}
+
+    @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits over every parameter, defaults included, and which kinds lie on top of which."""
         rules = self.model_dump(mode="json", exclude={"name", "about"})

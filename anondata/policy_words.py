@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from anondata.components import content_type
+
 if TYPE_CHECKING:
     from anondata.policy import ContentPolicy, Policy, RegionPolicy, Step
 
@@ -19,7 +21,8 @@ def in_words(policy: Policy) -> list[str]:
     """Lines that say what a policy does."""
     lines = [f"policy {policy.name} ({policy.fingerprint})"]
     for kind, content in policy.content.items():
-        lines += [f"  {kind}: {line}" for line in _content(content)]
+        told = [f"like {content.like}: {content_type(kind).about}"] if content.like else _content(content)
+        lines += [f"  {kind}: {line}" for line in told]
     if policy.audit:
         tried = ", ".join(policy.audit.attackers)
         lines.append(

@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 
 def components(policy: Policy) -> Iterator[Any]:
     """Every component that a policy names, made; those of a scan without passes are left out."""
-    for content in policy.content.values():
+    for content in policy.own.values():
         scan = content.scan.detect if content.scan and content.scan.passes else ()
         steps: list[Any] = [*content.detect, *scan]
         for region in content.regions.values():

@@ -24,7 +24,7 @@ def bounds(policy: Policy) -> list[dict[str, Any]]:
     """
     return [
         {"kind": kind, "ladder": ladder, "rung": number, "technique": step.name, **_figures(step.make().leakage())}
-        for content in policy.content.values()
+        for content in policy.own.values()
         for kind, region in content.regions.items()
         for ladder, number, step in _rungs(region)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anondata.policy import Policy
+from anondata.policy import ContentPolicy, Policy
 from anondata.report import Report
 
 # What could still tell who somebody is or where it was -> kinds of region that would cover it.
@@ -18,24 +18,23 @@ _TRACES: tuple[tuple[str, frozenset[str]], ...] = (
 
 def unprotected(policy: Policy, report: Report) -> list[str]:
     """Sentences about what can still identify somebody, derived from what the policy covers and the run spared."""
-    if "image" not in policy.content:
-        return ["The policy covers no pictures."]
     said = left_alone(policy)
     said.append("Somebody can be recognised by what is around them, or by who is known to be in these pictures.")
-    for kind in sorted(policy.content["image"].regions):
-        said += _of_kind(kind, policy, report)
+    for kind, content in sorted(
+        ((kind, own) for own in policy.own.values() for kind in own.regions), key=lambda pair: pair[0]
+    ):
+        said += _of_kind(kind, content, report)
     return said
 
 
 def left_alone(policy: Policy) -> list[str]:
     """Sentences about what could identify somebody and is not looked for at all."""
-    kinds = set(policy.content["image"].regions) if "image" in policy.content else set()
+    kinds = {kind for own in policy.own.values() for kind in own.regions}
     return [f"{trace} are as they were." for trace, by in _TRACES if not kinds & by]
 
 
-def _of_kind(kind: str, policy: Policy, report: Report) -> list[str]:
-    content, counts = policy.content["image"], report.counts.get("regions", {}).get(kind, {})
-    region = content.regions[kind]
+def _of_kind(kind: str, content: ContentPolicy, report: Report) -> list[str]:
+    region, counts = content.regions[kind], report.counts.get("regions", {}).get(kind, {})
     smallest = [float(s.params["smallest_px"]) for s in content.detect if "smallest_px" in s.params]
     below = f" below about {min(smallest):g} px, or" if len(smallest) == len(content.detect) and smallest else ""
     given = int(counts.get("given", 0))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from anondata.cards._bounds import bound_sentences
-from anondata.components import name_of
+from anondata.components import content_type, name_of
 from anondata.policy import NO_FACE, ContentPolicy, Policy, RegionPolicy, Step
 
 _EXHAUSTED = {
@@ -35,6 +35,9 @@ def sentences(policy: Policy) -> list[str]:
 
 
 def _content(name: str, content: ContentPolicy) -> Iterator[str]:
+    if content.like:
+        yield f"The same is done to {name}, as to every {content.like}: {content_type(name).about}."
+        return
     look = "looks" if len(content.detect) == 1 else "look"
     yield f"In every {name}, {_named(content.detect)} {look} for what is to be changed."
     if content.given:

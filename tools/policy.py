@@ -110,7 +110,7 @@ def _not_looked_for(policy: Policy) -> list[str]:
 
     return [
         kind
-        for content in policy.content.values()
+        for content in policy.own.values()
         if all(kinds_of(step.make()) for step in content.detect)
         for kind in content.regions
         if kind not in content.looked_for
@@ -121,7 +121,7 @@ def _unsuited(policy: Policy) -> Iterator[tuple[str, str, str]]:
     """Techniques and gates that are made for other kinds, each with the kind that it is used on."""
     from anondata.components import kinds_of
 
-    for content in policy.content.values():
+    for content in policy.own.values():
         for kind, region in content.regions.items():
             for step in (*region.ladder, *region.verify, *region.utility):
                 suits = kinds_of(step.make())
@@ -130,7 +130,7 @@ def _unsuited(policy: Policy) -> Iterator[tuple[str, str, str]]:
 
 
 def _kinds(policy: Policy) -> list[str]:
-    return [kind for content in policy.content.values() for kind in content.regions]
+    return [kind for content in policy.own.values() for kind in content.regions]
 
 
 def _galleries(policy: Policy) -> dict[str, str]:
@@ -144,7 +144,7 @@ def _galleries(policy: Policy) -> dict[str, str]:
 
 def _steps(policy: Policy) -> Iterator[Any]:
     """Every step of a policy."""
-    for content in policy.content.values():
+    for content in policy.own.values():
         yield from (*content.detect, *(content.scan.detect if content.scan else ()))
         for region in content.regions.values():
             yield from (

@@ -133,7 +133,8 @@ def technique_of(folder: Path) -> RegionTransform | None:
         return None
     try:
         manifest = read_manifest(folder)
-        rules = manifest.policy.content["image"].regions["face"].cover
+        kinds = {kind: rules for part in manifest.policy.own.values() for kind, rules in part.regions.items()}
+        rules = kinds["face"].cover
         if "head" in (rules.name, rules.params.get("area")):
             return None  # it did it to more than the face
         regions = manifest.report.counts.get("regions", {}).get("face", {})

@@ -226,6 +226,13 @@ def gif_blocks(data: bytes) -> Iterator[bytes]:
         yield data[start:at]
 
 
+def is_gif_note(block: bytes) -> bool:
+    """Whether a block holds neither pixels nor when they are shown, and how often."""
+    looped = block[:14] == b"!\xff\x0bNETSCAPE2.0" and block[14:16] == b"\x03\x01" and len(block) == 19
+    timed = block[:3] == b"!\xf9\x04" and len(block) == 8
+    return block[:1] == b"!" and not looped and not timed
+
+
 def _has_second(data: bytes) -> bool:
     """Whether a second picture at least begins."""
     at, found = 13 + palette_bytes(data[10]), 0
@@ -269,20 +276,25 @@ def _gif_part(head: bytes, palette: bytes, control: bytes, block: bytes) -> Part
 
 
 def _tiff(data: bytes, max_frames: int) -> Reel:
-    """The same file for each page, which begins with that page."""
+    parts = list[Part]()
+    for page in pages_of(data):
+        _check_count(len(parts) + 1, max_frames)
+        parts.append(Part(page))
+    return Reel("TIFF", None, tuple(parts))
+
+
+def pages_of(data: bytes) -> Iterator[bytes]:
+    """The same TIFF for each of its pages, which begins with that page."""
     big, order = data[2:4] in (b"\x2b\0", b"\0\x2b"), "<" if data[:2] == b"II" else ">"
     word, short, entry, first = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
     if not data.startswith(_TIFF) or (big and order == ">"):
         raise corrupt()
     offset = struct.unpack_from(order + word, data, first)[0]
-    seen, parts = set[int](), list[Part]()
+    seen = set[int]()
     while offset:
         if offset in seen:
             raise corrupt()
-        _check_count(len(parts) + 1, max_frames)
         seen.add(offset)
-        end = first + struct.calcsize(word)
-        parts.append(Part(data[:first] + struct.pack(order + word, offset) + data[end:]))
+        yield data[:first] + struct.pack(order + word, offset) + data[first + struct.calcsize(word) :]
         count = struct.unpack_from(order + short, data, offset)[0]
         offset = struct.unpack_from(order + word, data, offset + struct.calcsize(short) + count * entry)[0]
-    return Reel("TIFF", None, tuple(parts))

@@ -39,6 +39,7 @@ from anondata.content.codec import Picture
 from anondata.errors import UndecodableError
 
 MAX_FRAMES = 1000
+FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
 PAGE_MS = 1000  # for which a page is shown, where pages become an animation
 _OF_PARTS = ("written_as_png", "hidden_pixels_cleared", "first_frame_only")  # notes that tell nothing of the whole
 _LONGEST_MS = 655_350  # what a GIF can say

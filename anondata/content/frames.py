@@ -9,12 +9,14 @@ pictures, it is held.
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from anondata.content import animated
 from anondata.content._tracks import extended, labels
 from anondata.content.animated import Film
 from anondata.content.base import Content
+from anondata.content.codec import Picture
 from anondata.content.images import BLANK, MASK, ImageContent, ImageMedia, Patch, from_picture, laid
 from anondata.content.insights import describe
 from anondata.errors import FieldTypeError
@@ -31,6 +34,8 @@ from anondata.regions import Box, Regions, cat_regions, empty_regions
 from anondata.transforms.base import RegionTransform
 
 GAP_PX = 64  # between pictures on the strip: what lies around a region at an edge is not the next picture
+
+MOST_PARTS = 100_000  # where a file is only looked at: what it was written with is not known
 
 EVERY_FRAME = "every_frame"
 """The note of a file all of whose pictures were looked at and written."""
@@ -105,6 +110,10 @@ class FramesContent(Content[FramesMedia]):
     """
 
     rules: ClassVar[type[ContentPolicy]] = FramesPolicy
+    about: ClassVar[str] = (
+        "every picture of an animated GIF, PNG or WebP and of a TIFF of several pages is changed and checked, and "
+        "what stays through pictures looks the same in all of them"
+    )
     also_in: ClassVar[tuple[str, ...]] = ("image",)
 
     still: ImageContent = field(default_factory=ImageContent)
@@ -116,6 +125,21 @@ class FramesContent(Content[FramesMedia]):
     def made(cls, policy: ContentPolicy) -> FramesContent:
         most = policy.max_frames if isinstance(policy, FramesPolicy) else animated.MAX_FRAMES
         return cls(ImageContent.made(policy), most)
+
+    @classmethod
+    def parts(cls, value: Any) -> list[tuple[str, Tensor]]:
+        if not isinstance(value, bytes | bytearray | memoryview) or not animated.several(bytes(value)):
+            return []
+        pictures = animated.decode(bytes(value), max_frames=MOST_PARTS).pictures
+        return [(f"[{number}]", _planes(picture)) for number, picture in enumerate(pictures)]
+
+    @classmethod
+    def rewritten(cls, data: bytes) -> bytes | None:
+        return animated.encode(animated.decode(data, max_frames=MOST_PARTS)) if animated.several(data) else None
+
+    @classmethod
+    def opened(cls, data: bytes) -> Image.Image | None:
+        return Image.open(io.BytesIO(data), formats=animated.FORMATS) if animated.several(data) else None
 
     def takes(self, value: Any) -> bool:
         """Not where all pictures are to be written as JPEG, which holds one."""
@@ -269,6 +293,10 @@ class FramesContent(Content[FramesMedia]):
             parts.append(own.renumbered(known[place]))
             numbers.append(place[1])
         return frames, cat_regions(parts, regions.boxes.device), numbers
+
+
+def _planes(picture: Picture) -> Tensor:
+    return picture.pixels if picture.alpha is None else torch.cat([picture.pixels, picture.alpha[None]])
 
 
 def _strip(film: Film, device: torch.device) -> FramesMedia:

@@ -96,6 +96,10 @@ class ImageContent(Content[ImageMedia]):
             written="" if policy.encode.format == "same" else policy.encode.format.upper(),
         )
 
+    @classmethod
+    def rewritten(cls, data: bytes) -> bytes | None:
+        return codec.encode(codec.decode(data))
+
     def decode(self, value: Any, device: torch.device) -> ImageMedia:
         if isinstance(value, bytes | bytearray | memoryview):
             picture = codec.decode(bytes(value), max_pixels=self.max_pixels)

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 from anondata.content._bmff import boxes, item_kinds
 from anondata.content._containers import tiff_directory
+from anondata.content._reel import gif_blocks, is_gif_note, pages_of, palette_bytes, riff
 from anondata.errors import UndecodableError
 
 _PNG = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs"}
-_WEBP = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
+_PNG |= {b"acTL", b"fcTL", b"fdAT"}
+_WEBP = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM"}
 _TIFF = {*range(254, 260), 262, 266, 273, 274, *range(277, 285), 296, 317, 320, *range(322, 326), 338, 339, 347, 530}
 _HEIF = {b"ftyp", b"meta", b"mdat", b"hdlr", b"pitm", b"iinf", b"iloc", b"iref", b"iprp", b"idat"}
 _ITEMS = {b"av01", b"hvc1", b"grid"}
@@ -29,7 +31,7 @@ def metadata_in(data: bytes) -> tuple[str, ...]:
 
     A format that is not known here counts as something, and so does a file that breaks off.
 
-    >>> metadata_in(b"GIF89a")
+    >>> metadata_in(b"8BPS")
     ('an unknown format',)
     """
     try:
@@ -45,6 +47,8 @@ def _found(data: bytes) -> Iterator[str]:
         return _png(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp(data)
+    if data.startswith(b"GIF8"):
+        return _gif(data)
     if data.startswith((b"II\x2a\0", b"MM\0\x2a")):
         return _tiff(data)
     if data.startswith(b"BM"):
@@ -95,19 +99,29 @@ def _webp(data: bytes) -> Iterator[str]:
     at = 12
     while at + 8 <= 8 + size:
         kind, length = struct.unpack_from("<4sI", data, at)
-        if kind not in _WEBP:
+        if kind == b"ANMF":
+            yield from ("other chunks" for name, _ in riff(data, at + 24, at + 8 + length) if name not in _WEBP)
+        elif kind not in _WEBP:
             yield {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "a colour profile"}.get(kind, "other chunks")
         at += 8 + length + length % 2
     if at != len(data):
         yield "bytes after the picture"
 
 
+def _gif(data: bytes) -> Iterator[str]:
+    at = 13 + palette_bytes(data[10])
+    for block in gif_blocks(data):
+        if is_gif_note(block):
+            yield "a comment or another extension"
+        at += len(block)
+    if at != len(data):
+        yield "bytes after the picture"
+
+
 def _tiff(data: bytes) -> Iterator[str]:
-    _, _, _, entries, more = tiff_directory(data)
-    if any(tag not in _TIFF for tag, *_ in entries):
-        yield "EXIF, text or other tags"
-    if more:
-        yield "more pictures"
+    for page in pages_of(data):
+        if any(tag not in _TIFF for tag, *_ in tiff_directory(page).entries):
+            yield "EXIF, text or other tags"
 
 
 def _bmp(data: bytes) -> Iterator[str]:

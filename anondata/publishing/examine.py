@@ -55,7 +55,8 @@ class FaceLook:
         """The policy's detectors, and ours: one whose maker wants nobody to be found could name a blind one."""
         from anondata.policy import load_policy
 
-        own = [step for one in (self.policy, load_policy("faces")) for step in one.content["image"].detect]
+        parts = [part for one in (self.policy, load_policy("faces")) for part in one.own.values()]
+        own = [step for part in parts for step in part.detect]
         return [step for i, step in enumerate(own) if step not in own[:i]]
 
     def scan(self) -> Callable[[Any, Seen], None]:
@@ -103,8 +104,9 @@ def look_at(
     for done, (_, opened) in enumerate(paths, 1):
         with opened as path:
             for data in _pictures(path, manifest):
-                view = _examined(data, seen)
-                if view is not None and (look.limit is None or seen.looked < look.limit):
+                for view in _examined(data, seen):
+                    if look.limit is not None and seen.looked >= look.limit:
+                        break
                     scan = scan or look.scan()
                     scan(view, seen)
                     seen.looked += 1
@@ -151,10 +153,11 @@ def strange_members(shard: Path, manifest: Manifest, seen: Seen) -> int:
     )
 
 
-def _examined(data: bytes, seen: Seen) -> Tensor | None:
-    """The decoded picture, or None; what it is gets counted."""
+def _examined(data: bytes, seen: Seen) -> list[Tensor]:
+    """The decoded picture, or all of several in one file; none where one is broken. What it is gets counted."""
     import torch
 
+    from anondata.content.base import parts_of
     from anondata.content.images import ImageContent
     from anondata.content.metadata import metadata_in
 
@@ -162,7 +165,8 @@ def _examined(data: bytes, seen: Seen) -> Tensor | None:
     seen.extras.update(metadata_in(data))
     content = ImageContent()
     try:
-        return content.view(content.decode(data, torch.device("cpu")))
+        pictures = [picture for _, picture in parts_of(data)] or [data]
+        return [content.view(content.decode(picture, torch.device("cpu"))) for picture in pictures]
     except UndecodableError:
         seen.broken += 1
-        return None
+        return []

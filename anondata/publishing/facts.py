@@ -78,7 +78,7 @@ def facts_of(
 
 def gates_of(policy: Policy) -> Iterator[Gate]:
     """Every gate and every rule of whom it covers, with their thresholds and where these come from."""
-    for content in policy.content.values():
+    for content in policy.own.values():
         for kind, region in content.regions.items():
             for step in (*region.verify, *region.utility):
                 yield from _gates(step.make(), kind)
@@ -156,7 +156,7 @@ def models_of(policy: Policy, audit: Json | None) -> list[Model]:
 
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, str]]:
-    for content in policy.content.values():
+    for content in policy.own.values():
         parts: list[tuple[Sequence[Step], str]] = [(content.detect, "detector")]
         if content.scan and content.scan.passes:
             parts.append((content.scan.detect, "detector of the second look"))

@@ -17,8 +17,9 @@ _KEPT: Mapping[str, tuple[str, ...]] = {  # suffix of what was written -> suffix
     ".avif": (".avif",),
     ".heic": (".heic", ".heif", ".hif"),
     ".jp2": (".jp2",),
+    ".gif": (".gif",),
 }
-# The codec never writes GIF, nor JPEG 2000 without boxes.
+# Of a still picture the codec never writes GIF, nor JPEG 2000 without boxes.
 _ALWAYS_CHANGED = {".gif": ".png", **dict.fromkeys(JPEG2000[1:], ".jp2")}
 
 
@@ -31,6 +32,8 @@ def written_suffix(data: bytes) -> str:
         return ".jpg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return ".png"
+    if data.startswith(b"GIF8"):
+        return ".gif"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ".webp"
     if data.startswith((b"II*\0", b"MM\0*")):

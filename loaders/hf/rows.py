@@ -20,6 +20,7 @@ from datasets.utils.file_utils import is_remote_url, xopen
 from datasets.utils.py_utils import string_to_dict
 from PIL import Image as Pictures
 
+from anondata.content.base import opened
 from anondata.content.codec import decode, to_pil
 from anondata.content.given import ClassNumber, Told
 from anondata.errors import FieldTypeError, UndeclaredFieldError, UndecodableError, UnreadableSourceError
@@ -223,8 +224,8 @@ def _decodes(leaf: Leaf) -> bool:
 
 
 def _picture(value: Any) -> Any:
-    """Encoded bytes as a PIL image; what cannot be decoded is left to the engine, which says why."""
-    if not isinstance(value, bytes):
+    """Encoded bytes as a PIL image; several pictures in one file, and what cannot be decoded, go to the engine."""
+    if not isinstance(value, bytes) or opened(value) is not None:
         return value
     try:
         return to_pil(decode(value))
@@ -233,7 +234,8 @@ def _picture(value: Any) -> Any:
 
 
 def _as_pil(value: Any, mode: str | None) -> Any:
-    image = _picture(value)
+    several = opened(value) if isinstance(value, bytes) else None
+    image = _picture(value) if several is None else several
     return image.convert(mode) if mode and mode != image.mode else image
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from anondata.content import codec
+from anondata.content._reel import gif_blocks, is_gif_note, palette_bytes, riff
+from anondata.content.base import rewritten
 from anondata.content.metadata import metadata_in
 from anondata.errors import AnondataError, UndecodableError
 
@@ -38,7 +40,8 @@ _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # lengths; "BM" alone may begin a
 
 # Neither pixels nor anybody's: density, colour profiles, and Adobe's colour transform.
 _PLAIN_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"bKGD", b"iCCP", b"hIST", b"cICP", b"ICCP")
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"VP8 ", b"VP8L", b"VP8X", b"ALPH")
+_OF_ANIMATIONS = (b"acTL", b"fcTL", b"fdAT", b"ANIM")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"VP8 ", b"VP8L", b"VP8X", b"ALPH", *_OF_ANIMATIONS)
 
 
 class PictureParts(NamedTuple):
@@ -84,8 +87,8 @@ def _is_decodable(data: bytes) -> bool:
 
 
 def take_apart(data: bytes) -> PictureParts:
-    """The parts of a JPEG, PNG or WebP. All of another format, or of a damaged file, counts as pixels."""
-    walkers = ((b"\xff\xd8\xff", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp))
+    """The parts of a JPEG, PNG, WebP or GIF. All of another format, or of a damaged file, counts as pixels."""
+    walkers = ((b"\xff\xd8\xff", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp), (b"GIF8", _gif))
     pieces: list[tuple[str, bytes]] = []
     whole = False
     for start, walk in walkers:
@@ -93,7 +96,7 @@ def take_apart(data: bytes) -> PictureParts:
             try:
                 pieces = list(walk(data))
                 whole = True
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, IndexError, ValueError, UndecodableError):
                 pieces = []
     if not whole:
         return PictureParts(data, (), whole=False, plain=False)
@@ -109,8 +112,8 @@ def is_bare(data: bytes) -> bool:
         return parts.plain
     if data[4:8] in (b"ftyp", b"jP  "):
         return not metadata_in(data)
-    try:  # TIFF and BMP: what the codec would write of it is the same
-        return codec.encode(codec.decode(data)) == data
+    try:  # TIFF and BMP: what would be written of it is the same
+        return rewritten(data) == data
     except (AnondataError, ValueError):
         return False
 
@@ -160,9 +163,22 @@ def _webp(data: bytes) -> Iterator[tuple[str, bytes]]:
     while at < end:
         kind, length = struct.unpack_from("<4sI", data, at)
         stop = at + 8 + length + length % 2
-        yield _chunk_kind(kind), data[at:stop]
+        if kind == b"ANMF":
+            yield "pixels", data[at : at + 24]
+            yield from ((_chunk_kind(name), piece) for name, piece in riff(data, at + 24, at + 8 + length))
+        else:
+            yield _chunk_kind(kind), data[at:stop]
         at = stop
     yield "metadata", data[end:]
+
+
+def _gif(data: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 13 + palette_bytes(data[10])
+    yield "pixels", data[:at]
+    for block in gif_blocks(data):
+        yield "metadata" if is_gif_note(block) else "pixels", block
+        at += len(block)
+    yield "metadata", data[at:]
 
 
 def _chunk_kind(kind: bytes) -> str:

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from anondata.content.base import parts_of
 from anondata.content.images import ImageContent
 from anondata.errors import FieldTypeError, UndecodableError
 from anondata.loaders.leaks.pictures import is_picture
 from anondata.records import RegionRecord
 from anondata.samples import leaves
 
+_START = 64  # bytes: what kind of file it is, and no pixels
 _FILE = {"bytes", "path"}  # as `datasets` stores images and other files
 _BESIDES = ("AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DDS", "QOI", "PSD")
 """Formats that the codec does not read, and Pillow does without another program."""
@@ -96,13 +98,25 @@ def _otherwise(data: bytes) -> Any:
 
 
 def values_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    """The values of fields with their places (:func:`anondata.samples.leaves`), those of kept structs, too."""
+    """The values of fields with their places (:func:`anondata.samples.leaves`), those of kept structs, too.
+
+    And the parts of those that have some, by the places that records tell.
+    """
     for name, field in fields.items():
         for place, value in leaves(field, name):
             if isinstance(value, Mapping) and set(value) != _FILE:
                 yield from values_of({f"{place}.{key}": item for key, item in value.items()})
             elif value is not None:
-                yield place, Value(value)
+                whole = Value(value)
+                yield place, whole
+                yield from _parts(place, whole.encoded)
+
+
+def _parts(place: str, data: bytes | None) -> Iterator[tuple[str, Value]]:
+    try:
+        yield from ((place + within, Value(part)) for within, part in parts_of(data))
+    except UndecodableError:
+        yield f"{place}[0]", Value(data[:_START] if data else b"")  # a picture that nobody can look at
 
 
 def digest(data: bytes) -> bytes:

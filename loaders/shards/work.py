@@ -209,7 +209,7 @@ class _Work:
             return outcome, {}
         content, fields = schema.content(), dict[str, bytes]()
         for name, value in outcome.sample.fields.items():
-            true = true_name(name, value) if content.get(name) == "image" else name
+            true = true_name(name, value) if name in content else name
             if true in fields:
                 why = "a field would have the name of another one, once its suffix tells how it was written"
                 record = replace(outcome.record, regions=())

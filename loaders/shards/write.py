@@ -25,8 +25,9 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {  # of what the codec writes -> suff
     "avif": ("avif",),
     "heic": ("heic", "heif"),
     "jp2": ("jp2",),
+    "gif": ("gif",),
 }
-_IMAGES = {"gif", "jpf", "j2k", "jpc", "hif", *(suffix for known in _SUFFIXES.values() for suffix in known)}
+_IMAGES = {"jpf", "j2k", "jpc", "hif", *(suffix for known in _SUFFIXES.values() for suffix in known)}
 
 
 class Spool:
@@ -111,5 +112,12 @@ def _written(value: bytes) -> str | None:
         return "webp"
     if value[4:8] in (b"ftyp", b"jP  "):
         return "jp2" if value[4:8] == b"jP  " else "avif" if value[8:12] in (b"avif", b"avis") else "heic"
-    starts = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"II*\0": "tif", b"MM\0*": "tif", b"BM": "bmp"}
+    starts = {
+        b"\xff\xd8\xff": "jpg",
+        b"\x89PNG\r\n\x1a\n": "png",
+        b"GIF8": "gif",
+        b"II*\0": "tif",
+        b"MM\0*": "tif",
+        b"BM": "bmp",
+    }
     return next((suffix for start, suffix in starts.items() if value.startswith(start)), None)

@@ -173,7 +173,7 @@ def with_parrots(
 
 def techniques_of(policy: Policy) -> list[RegionTransform]:
     """Every technique that a policy may end with, its last resort included."""
-    regions = [region for content in policy.content.values() for region in content.regions.values()]
+    regions = [region for content in policy.own.values() for region in content.regions.values()]
     return [*(step.make() for region in regions for step in region.ladder), BLANK]
 
 
