@@ -44,12 +44,13 @@ class RegionRecord:
     """How one region was made safe, or was not.
 
     Args:
-        place: the field that it is in; ``"frames[2]"`` in a list.
+        place: the field that it is in; ``"frames[2]"`` in a list, or of several pictures in one file.
         box: x0, y0, x1, y1 in pixels, as it was detected.
         kind: such as ``"face"``.
         size_px: the geometric mean of its sides.
         score: the detector's.
-        found_by: ``"given"`` if it came with the sample, ``"detect"``, or ``"scan"`` if the first pass missed it.
+        found_by: ``"given"`` if it came with the sample, ``"detect"``, ``"scan"`` if the first pass missed it, or
+            ``"held"`` where no detector saw it, between others of the same region.
         tiny: whether it went through the ladder for tiny regions.
         rung: the index on its ladder, from 0.
         technique: what was done in the end; empty if the region was spared.
@@ -79,9 +80,10 @@ class SampleRecord:
 
     Args:
         regions: all regions that were found or given.
-        notes: words on the decoding, such as ``"first_frame_only"``. ``"marked_as_no_face"``: a found face stayed as
-            it was, because the publisher marked it so; ``"marked_as_no_face_but_changed"``: it was changed all the
-            same.
+        notes: words on the decoding: ``"every_frame"`` of a file all of whose pictures were changed,
+            ``"first_frame_only"`` of one of which only the first came out, because the policy has no ``frames``.
+            ``"marked_as_no_face"``: a found face stayed as it was, because the publisher marked it so;
+            ``"marked_as_no_face_but_changed"``: it was changed all the same.
         scans: how often the output was looked through.
     """
 
