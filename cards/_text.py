@@ -84,7 +84,9 @@ def _given(block: Json) -> dict[str, Any]:
 def _rung(policy: Json, kind: str, name: str) -> str:
     if not name.isdigit():
         return f"of the ladder for {name} ones"
-    ladder = next(one["regions"][kind]["ladder"] for one in policy["content"].values() if kind in one["regions"])
+    ladder = next(
+        one["regions"][kind]["ladder"] for one in policy["content"].values() if kind in one.get("regions", ())
+    )
     return "after the last one: filled wholly" if int(name) >= len(ladder) else str(int(name) + 1)
 
 

@@ -6,19 +6,21 @@ import contextvars
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from anondata import Anonymizer, load_policy
+from anondata import Anonymizer, Sample, load_policy
 from anondata.components import build
 from anondata.errors import ManifestError, PolicyError
 from anondata.manifest import Manifest, from_json
 from anondata.policy import DetectorStep, Policy, from_yaml
 from anondata.randomness import RunKey
 from anondata.report import empty_report
+from anondata.samples import Schema
 from anondata.verifiers.embedders import embedder_of_file
 
 MODULE = "an_own_package.parts"
@@ -50,6 +52,25 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def with_detector(name: str, **params: Any) -> dict[str, Any]:
     content = PLAIN["content"]["image"]
     return {**PLAIN, "content": {"image": {**content, "detect": [{name: params}]}}}
+
+
+def test_a_content_type_of_one_s_own_is_declared_by_its_path(
+    trap: Path, tmp_path: Path, photo: Callable[..., bytes]
+) -> None:
+    (tmp_path / "an_own_package" / "types.py").write_text(
+        "from anondata.content.images import ImageContent\n"
+        "class Mine(ImageContent):\n"
+        "    def notes(self, media): return ('mine',)\n"
+    )
+    name = "an_own_package.types:Mine"
+    text = yaml.safe_dump({**PLAIN, "content": {name: PLAIN["content"]["image"]}})
+    with pytest.raises(PolicyError, match=r"--own-code an_own_package\.types"):
+        from_yaml(text)
+    policy = from_yaml(text, own_code=["an_own_package.types"])
+    [outcome] = Anonymizer(policy, device="cpu").run([Sample("a", {"photo": photo()})], Schema({"photo": name}))
+    assert outcome.released
+    assert outcome.record.notes == ("mine",)
+    sys.modules.pop("an_own_package.types", None)
 
 
 def with_gate(gate: Any) -> dict[str, Any]:

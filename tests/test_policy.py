@@ -184,7 +184,7 @@ def test_ladders_for_faces_go_from_the_least_destructive_rung_up_as_measured(nam
 def test_ladders_for_text_go_from_the_rung_that_leaves_most_text_down_as_measured() -> None:
     measured = json.loads((RESULTS / "text_plates.json").read_text())
     for kind, rungs in (("text", ["text_swap", "fill"]), ("plate", ["plate_swap", "fill"])):
-        [ladder] = [c.regions[kind].ladder for c in load_policy("street").content.values()]
+        [ladder] = [c.regions[kind].ladder for c in load_policy("street").own.values()]
         assert [rung.name for rung in ladder] == rungs
         left = [measured[kind][name]["still_text"]["percent"] for name in rungs]
         assert left == sorted(left, reverse=True)
@@ -201,7 +201,7 @@ def test_a_kind_that_a_detector_finds_has_a_ladder() -> None:
 @pytest.mark.parametrize("name", [name for name in presets() if not name.startswith("unsafe-")])
 def test_nothing_of_the_original_shines_through_within_1_3_times_a_face_s_box(name: str) -> None:
     """The soft edge mixes the result with what was there, and corners stay as they are."""
-    [content] = load_policy(name).content.values()
+    [content] = load_policy(name).own.values()
     rules = content.regions["face"]
     tiny = rules.tiny.ladder if rules.tiny else []
     for technique in [step.make() for step in (*rules.ladder, *tiny)]:

@@ -5,8 +5,9 @@ Pure functions of regions in pixels of their pictures; ``image`` of a region is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ HOLD = 3  # pictures for which it is held before it was first seen, and after it
 INSIDE = 0.25  # share of it that must lie in the picture then
 LOOK_PX = 8
 ANOTHER_SCENE = 48.0  # of 256 levels on average, of a region and what is around: nothing of it is there any more
+ANOTHER_PAGE = 24.0  # of the region alone: pages need not show one scene, and a line of one page is none of the next
 TWIN = 0.6  # of the smaller of two boxes in one picture, from which on they are of one region
 
 
@@ -57,19 +59,21 @@ def labels(regions: Regions) -> list[int]:
     return out
 
 
-def extended(regions: Regions, pictures: Sequence[Tensor]) -> Regions:
+def extended(regions: Regions, pictures: Sequence[Tensor], *, pages: bool = False) -> Regions:
     """Where some regions are, too, that were seen before and after, or were just seen or about to be.
 
     Between two sightings a region is in between. Before the first and after the last it is held for :data:`HOLD`
     pictures, unless these show another scene there.
 
-    pictures: ``(3, H, W)`` uint8 each.
+    pictures: ``(3, H, W)`` uint8 each. pages: they need not follow each other in time, so that a region is held only
+        where the picture is much as it was.
     """
-    parts = list[Regions]()
+    parts, alike = list[Regions](), partial(_alike, pictures, pages=pages)
     for track in _tracks(regions):
-        parts += _between(regions, track)
-        parts += _beyond(regions, track, pictures, step=1)
-        parts += _beyond(regions, track, pictures, step=-1)
+        first = regions.select([track.rows[0]])
+        parts += [one for one in _between(regions, track) if not pages or alike(first, one)]
+        parts += _beyond(regions, track, pictures, alike, step=1)
+        parts += _beyond(regions, track, pictures, alike, step=-1)
     return cat_regions(parts, regions.boxes.device) if parts else empty_regions(regions.boxes.device)
 
 
@@ -93,7 +97,14 @@ def _mixed(a: Regions, b: Regions, share: float, number: int) -> Regions:
     )
 
 
-def _beyond(regions: Regions, track: _Track, pictures: Sequence[Tensor], *, step: int) -> list[Regions]:
+def _beyond(
+    regions: Regions,
+    track: _Track,
+    pictures: Sequence[Tensor],
+    alike: Callable[[Regions, Regions], bool],
+    *,
+    step: int,
+) -> list[Regions]:
     rows, numbers = (track.rows, track.numbers) if step > 0 else (track.rows[::-1], track.numbers[::-1])
     last, out = regions.select([rows[-1]]), list[Regions]()
     speed = torch.zeros_like(last.boxes[0])
@@ -108,18 +119,18 @@ def _beyond(regions: Regions, track: _Track, pictures: Sequence[Tensor], *, step
         height, width = pictures[number].shape[-2:]
         if float(moved.shares_inside(height, width)[0]) < INSIDE:
             break
-        if _differ(pictures[numbers[-1]], last, pictures[number], moved) > ANOTHER_SCENE:
+        if not alike(last, moved.renumbered(number)):
             break
         out.append(moved.renumbered(number))
     return out
 
 
-def _differ(one: Tensor, at: Regions, other: Tensor, there: Regions) -> float:
-    """How much a region and what is around it differ between pictures, in few pixels, in levels of 256."""
+def _alike(pictures: Sequence[Tensor], one: Regions, other: Regions, *, pages: bool) -> bool:
+    """Whether two pictures show the same where a region is, and around it, as far as a few pixels tell."""
     views = [
-        cut(picture, _whole(regions.scaled(REACH).boxes), LOOK_PX) for picture, regions in ((one, at), (other, there))
+        cut(pictures[int(at.image)], _whole(at.scaled(1.0 if pages else REACH).boxes), LOOK_PX) for at in (one, other)
     ]
-    return float((views[0] - views[1]).abs().mean()) * 255
+    return float((views[0] - views[1]).abs().mean()) * 255 <= (ANOTHER_PAGE if pages else ANOTHER_SCENE)
 
 
 def _whole(boxes: Tensor) -> Tensor:

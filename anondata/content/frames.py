@@ -10,6 +10,7 @@ pictures, it is held.
 from __future__ import annotations
 
 import io
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -86,12 +87,8 @@ class FramesMedia:
 
     def numbers(self, regions: Regions) -> list[int]:
         """The picture that each region is in: the one that its centre is nearest to."""
-        middles = ((regions.boxes[:, 1] + regions.boxes[:, 3]) / 2).tolist()
-        return [min(range(len(self.spans)), key=lambda k: _distance(self.spans[k], y)) for y in middles]
-
-
-def _distance(span: Span, y: float) -> float:
-    return max(span.top - y, y - span.top - span.height, 0.0)
+        ends = [span.top + span.height + GAP_PX / 2 for span in self.spans[:-1]]
+        return [bisect(ends, y) for y in ((regions.boxes[:, 1] + regions.boxes[:, 3]) / 2).tolist()]
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,8 @@ class FramesContent(Content[FramesMedia]):
         return labels(self._inside(media, regions))
 
     def held(self, media: FramesMedia, regions: Regions) -> Regions:
-        more = extended(self._inside(media, regions), [media.frame(k).pixels for k in range(len(media.spans))])
+        pictures = [media.frame(number).pixels for number in range(len(media.spans))]
+        more = extended(self._inside(media, regions), pictures, pages=media.film.form == "TIFF")
         return self._on_strip(media, more)
 
     def upright(self, media: FramesMedia) -> list[Look]:

@@ -343,6 +343,16 @@ def test_a_region_that_moves_is_held_on_its_way() -> None:
     assert found == {0: 20, 1: 30, 4: 60, 6: 80, 7: 90}
 
 
+def test_a_line_of_a_page_is_not_held_on_another_page() -> None:
+    blank = torch.full((3, 60, 200), 250, dtype=torch.uint8)
+    line = blank.clone()
+    line[:, 8:22, 40:60:2] = 20  # letters
+    rows = boxes((1, 40, 5), (3, 40, 5))
+    pages = [line, line, blank, line, line]
+    assert [int(one.image) for one in extended(rows, pages)] == [2, 4, 0]
+    assert [int(one.image) for one in extended(rows, pages, pages=True)] == [4, 0]
+
+
 # ---- policies ------------------------------------------------------------------------------------------------------
 
 
