@@ -14,7 +14,7 @@ or metadata, also in base64 or compressed (`anondata.loaders.leaks.readings`), r
 What it does not find:
 
 - pixels as floats, as text, of 16 bits, mirrored, or with channels in another order;
-- pictures within a kept field that is no picture, all but the first picture of a kept animation, and a kept TGA, PCX
+- pictures within a kept field that is no picture, more than the first of a kept AVIF or HEIC, and a kept TGA, PCX
   or PPM that ends early (a kept picture known by its first bytes that cannot be decoded is an error);
 - base85, base32, percent-encoding, hexadecimal with spaces, base64 in UTF-16; zstd, lz4, Brotli and bare deflate
   within a value; what follows 64 MiB of something inflated;
