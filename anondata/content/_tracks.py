@@ -16,7 +16,8 @@ from anondata.crops import cut
 from anondata.detectors.pyramid import box_iou
 from anondata.regions import Regions, cat_regions, empty_regions
 
-REACH = 2.0  # boxes are compared at that many times their size: a face may move by its own width between pictures
+REACH = 3.0  # boxes are compared at that many times their size: a face may move by twice its width between pictures
+AROUND = 2.0  # times its size is what a region is looked at with, to tell whether it is still there
 OVERLAP = 0.15
 ALIKE_SIZES = 2.0  # how much larger one may be than the other
 LOST = 8  # pictures in which a region may be missed before it counts as another one
@@ -128,7 +129,8 @@ def _beyond(
 def _alike(pictures: Sequence[Tensor], one: Regions, other: Regions, *, pages: bool) -> bool:
     """Whether two pictures show the same where a region is, and around it, as far as a few pixels tell."""
     views = [
-        cut(pictures[int(at.image)], _whole(at.scaled(1.0 if pages else REACH).boxes), LOOK_PX) for at in (one, other)
+        cut(pictures[int(at.image)], _whole(at.scaled(1.0 if pages else AROUND).boxes), LOOK_PX)
+        for at in (one, other)
     ]
     return float((views[0] - views[1]).abs().mean()) * 255 <= (ANOTHER_PAGE if pages else ANOTHER_SCENE)
 

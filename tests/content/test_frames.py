@@ -329,7 +329,8 @@ def boxes(*rows: tuple[int, float, float], side: float = 20.0, kind: str = "face
 
 def test_regions_are_followed_by_overlap_the_nearest_first() -> None:
     assert labels(boxes((0, 0, 0), (0, 40, 0), (1, 42, 0), (1, 2, 0))) == [0, 1, 1, 0]
-    assert labels(boxes((0, 0, 0), (1, 100, 0))) == [0, 1]
+    assert labels(boxes((0, 0, 0), (1, 40, 0))) == [0, 0]
+    assert labels(boxes((0, 0, 0), (1, 60, 0))) == [0, 1]
     assert labels(boxes((0, 0, 0), (LOST + 1, 0, 0))) == [0, 0]
     assert labels(boxes((0, 0, 0), (LOST + 2, 0, 0))) == [0, 1]
     assert labels(cat_regions([boxes((0, 0, 0)), boxes((1, 0, 0), kind="plate")])) == [0, 1]

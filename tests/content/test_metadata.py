@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from anondata.content._containers import tiff_directory
 from anondata.content.codec import decode, encode
 from anondata.content.metadata import metadata_in
 
@@ -60,11 +61,28 @@ def test_no_kind_of_jpeg_is_mistaken(write: Write, options: dict[str, object]) -
         ("WEBP", {"xmp": b"<x:xmpmeta/>"}, "XMP"),
         ("TIFF", {"exif": exif()}, "EXIF, text or other tags"),
         ("TIFF", {"description": "Jane"}, "EXIF, text or other tags"),
-        ("TIFF", {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]}, "more pictures"),
+        ("GIF", {"comment": b"Jane"}, "a comment or another extension"),
     ],
 )
 def test_what_is_beside_the_pixels_is_named(write: Write, format: str, options: dict[str, object], word: str) -> None:
     assert word in metadata_in(write(format, **options))
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_more_pictures_are_no_metadata(write: Write, format: str) -> None:
+    assert metadata_in(write(format, save_all=True, append_images=[Image.new("RGB", (80, 96))])) == ()
+
+
+def test_tags_of_a_second_page_are_found(write: Write) -> None:
+    more = {"save_all": True, "append_images": [Image.new("RGB", (80, 96))], "compression": "raw"}
+    noted, bare = write("TIFF", description="Jane", **more), write("TIFF", **more)
+    page = tiff_directory(noted).start
+    assert metadata_in(noted) != ()
+    count, first = int.from_bytes(noted[page : page + 2], "little"), page + 2
+    tags = [int.from_bytes(noted[at : at + 2], "little") for at in range(first, first + 12 * count, 12)]
+    at = first + 12 * tags.index(270)
+    assert metadata_in(noted[:at] + (274).to_bytes(2, "little") + noted[at + 2 :]) != ()  # of the other page
+    assert metadata_in(bare) == ()
 
 
 def test_text_in_a_png_is_found(write: Write) -> None:
