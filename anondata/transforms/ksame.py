@@ -24,7 +24,7 @@ class KSame(FaceSwap):
     all. The result is a function of the seed, of the gallery and of what ``keep`` names, by default nothing; and k
     says how many of the *gallery* each result is made of, so that it shows none of them alone. How alike faces are is
     never asked of a network that tells people apart. Averages are smooth: wrinkles and single hairs go.
-    Smiles, where they are kept, are kept as well as they are read: a probe is right about 70 % of 102 results.
+    Smiles, where they are kept, are kept as well as they are read: a probe is right about 67 % of 102 results.
 
     The k are drawn by the region's seed out of the ``choices * k`` most suitable. The classic takes the k nearest;
     then two photos of one person share most of their k, and a parrot named 9 % of 51 people by that alone.

@@ -26,7 +26,7 @@ class SyntheticFace(FaceSwap):
 
     What a member has, the result has: glasses, a beard, an age. Such a face can look like a real one by chance:
     results must pass the gates like any other. With ``keep: [smile]`` a probe for smiles, trained on 51 people, is
-    right about 90 % of the originals and 66 % of the results. Part of what is lost is lost in reading a single photo,
+    right about 90 % of the originals and 64 % of the results. Part of what is lost is lost in reading a single photo,
     see :class:`anondata.transforms._smiles.SmileReader`.
     Around the new head lie random colours: a background that continued the surroundings let attackers name people by
     hair and neck within the covered area, too.
