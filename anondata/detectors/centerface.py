@@ -14,7 +14,7 @@ from anondata.detectors.second_look import without_doubtful
 from anondata.errors import PolicyError
 from anondata.models.shared import network
 from anondata.protocols import UPRIGHT
-from anondata.regions import Regions
+from anondata.regions import Regions, empty_regions
 
 STRIDE = 4
 LOOKS = (UPRIGHT, "turned", "range", "shape", "channels", "larger")
@@ -87,6 +87,8 @@ def decode(heat: Tensor, scale: Tensor, offset: Tensor, landmarks: Tensor, *, th
     if not bool(heat.isfinite().all()):  # NaN would be no face anywhere
         raise ValueError("the detector's heatmap is not finite")
     image, _, row, column = (heat >= threshold).nonzero(as_tuple=True)
+    if not len(image):
+        return empty_regions(heat.device)
     peak = _is_peak(heat, image, row, column)
     image, row, column = image[peak], row[peak], column[peak]
     high, wide = (STRIDE * scale[image, i, row, column].clamp(max=12).exp() for i in (0, 1))

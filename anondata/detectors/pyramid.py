@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anondata.crops import resize
-from anondata.regions import Regions, cat_regions
+from anondata.regions import Regions, cat_regions, empty_regions
 
 SCALE_STEP = 4.0  # between levels; a face of 32-128 px on one level is 8-32 px on the next
 COARSEST_PX = 320  # no level below this long side: there a face that fills the picture is found whole
@@ -68,6 +68,8 @@ def detect(
                 groups[tile.pixels.shape[1], tile.pixels.shape[2]].append(tile)
     found = [_run(chunk, network, blue_first=blue_first) for tiles in groups.values() for chunk in _chunks(tiles)]
     device = views[0].device if views else "cpu"
+    if not any(map(len, found)):
+        return empty_regions(device)
     return merge(_inside(cat_regions(found, device), views), iou=iou)
 
 
@@ -103,6 +105,8 @@ def _chunks(tiles: list[_Tile]) -> Iterator[list[_Tile]]:
 
 def _run(tiles: list[_Tile], network: Network, *, blue_first: bool) -> Regions:
     found = network(_batch([tile.pixels for tile in tiles], blue_first=blue_first))
+    if not len(found):
+        return found
     origin = found.boxes.new_tensor([tile.origin for tile in tiles])[found.image]
     scale = found.boxes.new_tensor([tile.scale for tile in tiles])[found.image]
     return Regions(

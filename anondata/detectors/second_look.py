@@ -35,6 +35,8 @@ def without_doubtful(views: Sequence[Tensor], found: Regions, *, sure: float) ->
     """
     judged = (found.scores < sure) & (found.sizes.prod(dim=1).sqrt() >= LEAST_PX)
     rows, kept = judged.nonzero().flatten(), ~judged
+    if not len(rows):
+        return found
     for side in SIDES_PX:  # the small ones first: they settle most
         for part in (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)):
             kept[part] = _scores(views, found.select(part), side) >= AGREED

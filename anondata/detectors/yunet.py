@@ -13,7 +13,7 @@ from anondata.detectors import pyramid
 from anondata.detectors.centerface import LOOKS, MERGE_IOU, check_params, finest_scale
 from anondata.detectors.second_look import without_doubtful
 from anondata.models.shared import network
-from anondata.regions import Regions, cat_regions
+from anondata.regions import Regions, cat_regions, empty_regions
 
 STRIDES = (8, 16, 32)
 SURE = 0.88  # of 319 animals and things one had more
@@ -71,6 +71,8 @@ def decode(maps: Sequence[Tensor], level: int, picture: Tensor, *, threshold: fl
     if not bool(score.isfinite().all()):
         raise ValueError("the detector's scores are not finite")
     kept = (score >= threshold).nonzero().flatten()
+    if not len(kept):  # as in most pictures at most strides
+        return empty_regions(score.device)
     columns = picture.shape[2] // stride
     cell = torch.stack([kept % columns, kept // columns], dim=1).float()
     centre = (cell + boxes[kept, :2]) * stride
