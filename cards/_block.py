@@ -38,7 +38,7 @@ def block_of(facts: Facts) -> Json:
         "audit": None if facts.audit is None else _audit(facts.audit),
         "bound": None if facts.bound is None else {**asdict(facts.bound), "attackers": list(facts.bound.attackers)},
         "unprotected": unprotected(facts.policy, facts.report),
-        "models": [asdict(model) for model in facts.models],
+        "models": [{k: v for k, v in asdict(model).items() if k != "credit" or v} for model in facts.models],
         "versions": dict(sorted(facts.versions.items())),
     }
 

@@ -120,7 +120,8 @@ class Model:
     """Weights that had a part in it.
 
     role: what they did. sha256: None where it is not known. licence: SPDX identifier, or in words.
-    commercial_use: None where it is not known. forbids: what the licence forbids; empty for nothing of note.
+    commercial_use: None where it is not known. forbids: what the licence forbids; empty for nothing of note. credit:
+    whom the licence wants to be named; empty for nobody.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Model:
     licence: str
     commercial_use: bool | None
     forbids: str = ""
+    credit: str = ""
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,12 @@ class Licence:
     Attributes:
         spdx: identifier in the SPDX list.
         forbids: what the terms forbid that a user of anondata might do; empty when nothing.
+        credit: whom results must name, and where their work is; empty when nobody.
     """
 
     spdx: str
     forbids: str = ""
+    credit: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,11 @@ _REGISTRY = (
         file="mixed_people.safetensors",
         source=Bundled(),
         sha256="11920978b46feac15ea712c1413a822496816efe5fdb2817e40df4920017eaec",
-        licence=Licence("CC-BY-4.0"),
+        licence=Licence(
+            "CC-BY-4.0",
+            credit="Lisa DeBruine and Benedict Jones (2017): Face Research Lab London Set, "
+            "https://doi.org/10.6084/m9.figshare.5047666; means of four people each were made of it",
+        ),
         size_bytes=1_558_236,
         description="64 people who are means of four of the Face Research Lab London Set each, neutral and smiling",
         loader="faces",

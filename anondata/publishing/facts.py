@@ -206,5 +206,5 @@ def _model(name: str, role: str) -> Model:
         known = entry(name)
     except WeightsError:
         return Model(name, role, None, UNKNOWN, None, UNKNOWN)
-    forbids = known.licence.forbids
-    return Model(name, role, known.sha256, known.licence.spdx, None if forbids else True, forbids)
+    terms = known.licence
+    return Model(name, role, known.sha256, terms.spdx, None if terms.forbids else True, terms.forbids, terms.credit)

@@ -206,6 +206,11 @@ def test_models_tell_what_their_licence_forbids(make_facts: MakeFacts, facts: Fa
     assert any(row[2:4] == ["unknown: ask its maker"] * 2 for row in rows)
 
 
+def test_whoever_a_licence_wants_to_be_named_is_named(make_facts: MakeFacts, facts: Facts) -> None:
+    mixed = replace(facts.models[0], name="mixed-people", licence="CC-BY-4.0", credit="Somebody (2017), doi 10.1/2")
+    assert "mixed-people: Somebody (2017), doi 10.1/2" in body(card_of(make_facts(models=(mixed,)))).replace("`", "")
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=NASTY, summary=NASTY, column=NASTY)
 def test_no_text_of_others_changes_the_card_around_it(

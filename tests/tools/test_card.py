@@ -316,6 +316,13 @@ def test_models_are_told_once_with_all_their_parts_hash_and_licence():
     assert audited["insightface-w600k"].commercial_use is False
 
 
+def test_new_faces_credit_those_whom_they_are_mixed_of():
+    found = {m.name: m for m in models_of(load_policy("faces-synthetic"), None)}
+    assert (found["mixed-people"].licence, found["mixed-people"].commercial_use) == ("CC-BY-4.0", True)
+    assert "DeBruine" in found["mixed-people"].credit
+    assert "10.6084/m9.figshare.5047666" in found["mixed-people"].credit
+
+
 def test_insightface_and_a_users_own_models_are_not_passed_off_as_free():
     found = {m.name: m for m in models_of(policy(detector="insightface"), None)}
     assert found["insightface-buffalo_l"].commercial_use is False
