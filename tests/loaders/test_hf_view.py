@@ -504,7 +504,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"keep": ["label", "image"], "drop": "caption"}, PolicyError, "declared twice"),
     ({"keep": "label", "drop": "caption", "on_withheld": "drop"}, PolicyError, "a view cannot drop samples"),
     ({"keep": "label", "drop": "caption", "group": "caption"}, PolicyError, "group names a field that is not kept"),
-    ({"fields": {"image": "video"}, "keep": "label", "drop": "caption"}, PolicyError, "rules for image only"),
+    ({"fields": {"image": "video"}, "keep": "label", "drop": "caption"}, PolicyError, "rules for frames, image only"),
 ]  # fmt: skip
 
 

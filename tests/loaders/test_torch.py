@@ -255,7 +255,7 @@ def test_a_sample_of_another_kind_is_an_error_that_says_what_it_is(sample: Any, 
     [
         ({"fields": {0: "image"}, "keep": 0}, "declared twice"),
         ({"fields": {}}, "no field is declared to hold content"),
-        ({"fields": {0: "video"}}, "rules for image only"),
+        ({"fields": {0: "video"}}, "rules for frames, image only"),
         ({"fields": {-1: "image"}}, "a position, which is a number from 0"),
         ({"fields": {True: "image"}}, "declared by a bool"),
         ({"fields": {"0": "image"}}, "declared by a str"),

@@ -281,7 +281,7 @@ def test_no_global_generator_is_touched(shards):
         ({"fields": {"": "image"}}, "is empty"),
         ({"fields": {}}, "no field is declared to hold content"),
         ({"keep": "__url__"}, "WebDataset's own"),
-        ({"fields": {"txt": "text"}}, "has rules for image only"),
+        ({"fields": {"txt": "text"}}, "has rules for frames, image only"),
         ({"group": "json"}, "group names a field that is not kept"),
         ({"on_withheld": "ignore"}, "expected replace, drop, raise"),
     ],
