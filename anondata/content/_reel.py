@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from anondata.content._container import corrupt, truncated
 from anondata.content._containers import tiff_directory
@@ -27,14 +28,20 @@ KEEP, CLEAR, BACK = 0, 1, 2  # what becomes of a picture's place when the next o
 
 @dataclass(frozen=True)
 class Part:
-    """One picture as it lies in its file. data: a still file of it. over: it is laid over what was there."""
+    """One picture as it lies in its file. over: it is laid over what was there.
 
-    data: bytes = field(repr=False)
+    data: a still file of it, or what makes one when its turn comes: each page of a TIFF is as large as all of them.
+    """
+
+    data: bytes | Callable[[], bytes] = field(repr=False)
     x: int = 0
     y: int = 0
     over: bool = False
     then: int = KEEP
     duration: int = 0
+
+    def still(self) -> bytes:
+        return self.data if isinstance(self.data, bytes) else self.data()
 
 
 @dataclass(frozen=True)
@@ -279,12 +286,12 @@ def _tiff(data: bytes, max_frames: int) -> Reel:
     parts = list[Part]()
     for page in pages_of(data):
         _check_count(len(parts) + 1, max_frames)
-        parts.append(Part(page))
+        parts.append(Part(page))  # made in turn: memory stays that of one
     return Reel("TIFF", None, tuple(parts))
 
 
-def pages_of(data: bytes) -> Iterator[bytes]:
-    """The same TIFF for each of its pages, which begins with that page."""
+def pages_of(data: bytes) -> Iterator[Callable[[], bytes]]:
+    """What makes the same TIFF for each of its pages, which begins with that page."""
     big, order = data[2:4] in (b"\x2b\0", b"\0\x2b"), "<" if data[:2] == b"II" else ">"
     word, short, entry, first = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
     if not data.startswith(_TIFF) or (big and order == ">"):
@@ -295,6 +302,10 @@ def pages_of(data: bytes) -> Iterator[bytes]:
         if offset in seen:
             raise corrupt()
         seen.add(offset)
-        yield data[:first] + struct.pack(order + word, offset) + data[first + struct.calcsize(word) :]
+        yield partial(_from_page, data, first, struct.pack(order + word, offset))
         count = struct.unpack_from(order + short, data, offset)[0]
         offset = struct.unpack_from(order + word, data, offset + struct.calcsize(short) + count * entry)[0]
+
+
+def _from_page(data: bytes, first: int, offset: bytes) -> bytes:
+    return data[:first] + offset + data[first + len(offset) :]

@@ -96,7 +96,7 @@ def _check_total(pixels: int, max_pixels: int) -> None:
 def _pages(parts: Sequence[Part], max_pixels: int) -> Iterator[Picture]:
     left = max_pixels
     for part in parts:
-        picture = codec.decode(part.data, max_pixels=left)
+        picture = codec.decode(part.still(), max_pixels=left)
         left -= picture.pixels[0].numel()
         yield replace(picture, notes=tuple(note for note in picture.notes if note != "first_frame_only"))
 
@@ -105,7 +105,7 @@ def _laid(parts: Sequence[Part], size: tuple[int, int], *, aside: bool) -> Itera
     """The canvas as it is shown, picture by picture."""
     canvas = torch.zeros(4, *size, dtype=torch.uint8)
     for number, part in enumerate(parts):
-        picture = codec.decode(part.data, max_pixels=size[0] * size[1])
+        picture = codec.decode(part.still(), max_pixels=size[0] * size[1])
         height, width = picture.pixels.shape[-2:]
         if part.x + width > size[1] or part.y + height > size[0]:
             raise corrupt()

@@ -120,7 +120,7 @@ def _gif(data: bytes) -> Iterator[str]:
 
 def _tiff(data: bytes) -> Iterator[str]:
     for page in pages_of(data):
-        if any(tag not in _TIFF for tag, *_ in tiff_directory(page).entries):
+        if any(tag not in _TIFF for tag, *_ in tiff_directory(page()).entries):
             yield "EXIF, text or other tags"
 
 

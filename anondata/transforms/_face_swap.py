@@ -208,19 +208,20 @@ class Look:
     """How ``R`` new faces are to look.
 
     pose: of their heads, in shares of the crop. tone: ``(R, 3, 1, 1)`` mean colour to bring them to, in YCbCr, or
-    None for their own. smile: ``(R,)`` how much they smile. side: of the crop in pixels.
+    None for their own. smile: ``(R,)`` how much they smile. side: of the crop in pixels. device: where to draw them.
     """
 
     pose: Pose
     tone: Tensor | None
     smile: Tensor
     side: int
+    device: torch.device
 
     def of(self, row: int, count: int) -> Look:
         """That of one face, ``count`` times."""
         rows = [row] * count
         tone = None if self.tone is None else self.tone[rows]
-        return Look(Pose(*(part[rows] for part in self.pose)), tone, self.smile[rows], self.side)
+        return Look(Pose(*(part[rows] for part in self.pose)), tone, self.smile[rows], self.side, self.device)
 
 
 def look_of(
@@ -234,7 +235,7 @@ def look_of(
     else:
         smile = normal([seed + 2 for seed in seeds], (len(SMILES),)).argmax(dim=1)
     tone = _tone_of(crops, landmarks, seeds) if "skin" in keep else None
-    return Look(ahead(coarse(tilt), extent), tone, likely[smile], crops.shape[-1])
+    return Look(ahead(coarse(tilt), extent), tone, likely[smile], crops.shape[-1], crops.device)
 
 
 def _tone_of(crops: Tensor, landmarks: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -249,7 +250,7 @@ def laid(members: Members, which: Tensor, look: Look) -> Tensor:
     """Members ``which (R,)`` brought to the pose and tone of a look, ``(R, 4, S, S)``."""
     own = Pose(*(part[which] for part in members.pose))
     landmarks = posed(members.landmarks[which], own, look.pose)
-    places = thin_plate(landmarks, members.landmarks[which], look.side).to(look.tone)
+    places = thin_plate(landmarks, members.landmarks[which], look.side).to(look.device)
     faces = sample(members.pictures[which].to(places) / 255, places)
     mattes = faces[:, 3:] * within(places) * head_mask(landmarks, look.side).to(places)
     colours = faces[:, :3]
